@@ -1,0 +1,3 @@
+module github.com/sandwich-mesh/sandwich
+
+go 1.26

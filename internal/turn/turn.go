@@ -1,0 +1,122 @@
+package turn
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// MaxEvents and MaxTime bound a turn: past either it flushes and yields, so
+	// that one busy connection cannot hold back what others wait for.
+	MaxEvents = 64
+	MaxTime   = time.Millisecond
+
+	// clockEvery is how many events pass between two looks at the clock.
+	clockEvery = 16
+)
+
+// A Flusher has bytes appended to it during a turn and sends them when asked.
+//
+// It marks itself at most once until it is flushed; a second turn that appends
+// meanwhile relies on the first turn's flush.
+type Flusher interface {
+	// Flush sends or passes on what was appended. It never blocks and never
+	// calls up; it may Mark others and Notify.
+	Flush(t *Turn)
+}
+
+// A Notified has up-calls waiting for it.
+type Notified interface {
+	// Notified delivers them. It is called with no lock held.
+	Notified(t *Turn)
+}
+
+// A Turn collects what one read made necessary.
+type Turn struct {
+	now    time.Time
+	dirty  []Flusher
+	notes  []Notified
+	events int
+	ending bool
+}
+
+// Now returns the time at which the turn began; the clock is read once.
+func (t *Turn) Now() time.Time {
+	if t.now.IsZero() {
+		t.now = time.Now()
+	}
+	return t.now
+}
+
+// Mark says that f has something to flush. The caller sees to it that f is
+// marked once only.
+func (t *Turn) Mark(f Flusher) { t.dirty = append(t.dirty, f) }
+
+// Notify queues n's up-calls. The caller sees to it that n is queued once only.
+func (t *Turn) Notify(n Notified) { t.notes = append(t.notes, n) }
+
+// Event counts one unit of work: a request, a response, a chunk.
+func (t *Turn) Event() { t.events++ }
+
+// Spent reports whether the turn has used its share and should end.
+func (t *Turn) Spent() bool {
+	if t.events < clockEvery {
+		return false
+	}
+	if t.events >= MaxEvents {
+		return true
+	}
+	return t.events%clockEvery == 0 && time.Since(t.Now()) > MaxTime
+}
+
+// End flushes and delivers until neither is left, and makes the turn ready for
+// the next read.
+func (t *Turn) End() {
+	if t.ending {
+		return // an up-call that ends its own turn: the loop below goes on anyway
+	}
+	t.ending = true
+	for len(t.dirty) > 0 || len(t.notes) > 0 {
+		for i := 0; i < len(t.dirty); i++ { // Flush may mark more: nested connections come before their carriers
+			t.dirty[i].Flush(t)
+			t.dirty[i] = nil
+		}
+		t.dirty = t.dirty[:0]
+		n := len(t.notes) // only these: an up-call's own notes wait for its flush
+		for i := range n {
+			t.notes[i].Notified(t)
+			t.notes[i] = nil
+		}
+		t.notes = append(t.notes[:0], t.notes[n:]...)
+	}
+	t.events, t.now, t.ending = 0, time.Time{}, false
+}
+
+// A Sink is where bytes go: a transport connection, or a stream of one.
+//
+// All methods may be called with a lane or an inner connection's lock held, and
+// none of them calls up.
+type Sink interface {
+	// Write appends a copy of p. It never blocks and never fails late: what was
+	// lost is told by Closed.
+	Write(t *Turn, p []byte)
+	// Buffered returns how many written bytes have not left yet: the stream's
+	// own queue plus at most its share of the buffers under it.
+	Buffered() int
+	// CloseWrite ends the writing direction after what was written (END_STREAM
+	// or FIN); reading goes on.
+	CloseWrite(t *Turn)
+	// Abort gives up both directions. The code is an HTTP/2 error code; TCP
+	// answers it with RST. Closed follows.
+	Abort(t *Turn, code uint32)
+}
+
+// LowMark is where Left is due: a sink that held more and now holds less says
+// so. Below it nobody is told, because the receive windows (256 KiB) are wide
+// enough for credit to follow with the next event.
+const LowMark = 16 << 10
+
+// A Lane is the lock of one inner connection or stream: it guards the codec's
+// state, the exchange and what filters see of it. It comes first in the lock
+// order.
+type Lane struct{ sync.Mutex }
