@@ -45,7 +45,9 @@ const (
 	CodeCalm          uint32 = 0xb
 )
 
-func (e *ResetError) Error() string { return fmt.Sprintf("tunnel reset by the far end, code %d", e.Code) }
+func (e *ResetError) Error() string {
+	return fmt.Sprintf("tunnel reset by the far end, code %d", e.Code)
+}
 
 // Clean reports whether node tunnels mean an ordinary end by this reset: they
 // send CANCEL when they drop a stream whose application has gone.

@@ -22,7 +22,11 @@ type Tunnel interface {
 }
 
 // A TunnelHandler is told what happens on a tunnel, always inside a turn and
-// with no lock held. Calls for one tunnel never overlap.
+// with no lock held.
+//
+// Opened and Data come from one goroutine, in order. Left comes in whichever
+// turn made the bytes leave, so it may overlap with Data: handlers take their
+// lane first.
 type TunnelHandler interface {
 	// Opened comes once, for a tunnel that we opened: the far end accepted it.
 	Opened(t *turn.Turn)

@@ -1,0 +1,181 @@
+package hbone
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/sandwich-mesh/sandwich/hbone/peer"
+	"github.com/sandwich-mesh/sandwich/internal/h2"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+)
+
+var (
+	_ Tunnel           = (*streamTunnel)(nil)
+	_ h2.StreamHandler = (*streamTunnel)(nil)
+)
+
+// A streamTunnel is a Tunnel on one CONNECT stream of a mesh connection, at
+// either end of it.
+type streamTunnel struct {
+	// Set once, before the first event.
+	peer   *peer.Info
+	client bool
+
+	// Owned by the events, which never overlap.
+	h      TunnelHandler
+	opened bool
+
+	// Guarded by mu: a tunnel that we open waits for a mesh connection, and may
+	// be aborted meanwhile.
+	mu     sync.Mutex
+	s      *h2.Stream // nil until there is a connection; never changes after
+	gone   bool       // aborted before it had a stream
+	failed error      // why it never got one; delivered by Notified
+}
+
+func (t *streamTunnel) Peer() *peer.Info       { return t.peer }
+func (t *streamTunnel) Handle(h TunnelHandler) { t.h = h }
+
+// Write and the other calls down are for tunnels that are open: a handler that
+// has not heard Opened may only Abort.
+func (t *streamTunnel) Write(tn *turn.Turn, p []byte) { t.s.Write(tn, p) }
+func (t *streamTunnel) Buffered() int                 { return t.s.Buffered() }
+func (t *streamTunnel) CloseWrite(tn *turn.Turn)      { t.s.CloseWrite(tn) }
+func (t *streamTunnel) Consume(tn *turn.Turn, n int)  { t.s.Consume(tn, n) }
+
+// Abort resets the stream, or gives up waiting for one.
+func (t *streamTunnel) Abort(tn *turn.Turn, code uint32) {
+	t.mu.Lock()
+	s := t.s
+	if s == nil && !t.gone && t.failed == nil {
+		t.gone = true
+		t.failed = ErrLocalAbort
+		tn.Notify(t)
+	}
+	t.mu.Unlock()
+	if s != nil {
+		s.Abort(tn, code)
+	}
+}
+
+// attach opens the tunnel's stream on c, and reports whether it did or no
+// longer has to.
+func (t *streamTunnel) attach(tn *turn.Turn, c *h2.Conn, fields []h2.Field) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gone {
+		return nil
+	}
+	s, err := c.Open(tn, t, fields, false)
+	if err != nil {
+		return err
+	}
+	t.s = s
+	return nil
+}
+
+// fail ends a tunnel that never got a stream.
+func (t *streamTunnel) fail(tn *turn.Turn, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gone || t.failed != nil {
+		return
+	}
+	t.failed = err
+	tn.Notify(t)
+}
+
+// Notified tells of a tunnel that ended before it had a stream.
+func (t *streamTunnel) Notified(tn *turn.Turn) {
+	t.mu.Lock()
+	err := t.failed
+	t.mu.Unlock()
+	t.h.Closed(tn, err)
+}
+
+// Headers brings the answer to our CONNECT. Trailers mean nothing in a tunnel
+// and are ignored, but for the end they may carry.
+func (t *streamTunnel) Headers(tn *turn.Turn, s *h2.Stream, fields []h2.Field, end bool) {
+	if !t.client || t.opened {
+		if end {
+			t.h.Data(tn, nil, true)
+		}
+		return
+	}
+	status := statusOf(fields)
+	switch {
+	case status >= 100 && status < 200:
+		return
+	case status == 200 && !end:
+		t.opened = true
+		t.h.Opened(tn)
+	default:
+		t.refused(tn, s, status, end)
+	}
+}
+
+// refused ends a tunnel whose CONNECT was not answered with 200. A 200 that
+// ends the stream at once carries nothing, so it is a refusal too.
+func (t *streamTunnel) refused(tn *turn.Turn, s *h2.Stream, status int, end bool) {
+	h := t.h
+	t.h = deaf{}
+	r := &Refusal{Status: status}
+	if status == 200 && end {
+		r.Reason = "the stream ended with its head"
+	}
+	s.Abort(tn, CodeCancel)
+	h.Closed(tn, r)
+}
+
+func statusOf(fields []h2.Field) int {
+	for _, f := range fields {
+		if f.Name == ":status" && len(f.Value) == 3 {
+			return int(f.Value[0]-'0')*100 + int(f.Value[1]-'0')*10 + int(f.Value[2]-'0')
+		}
+	}
+	return 0
+}
+
+func (t *streamTunnel) Data(tn *turn.Turn, s *h2.Stream, p []byte, end bool) {
+	if t.client && !t.opened { // RFC 9113, section 8.1: DATA before the head
+		s.Abort(tn, CodeProtocol)
+		return
+	}
+	t.h.Data(tn, p, end)
+}
+
+func (t *streamTunnel) Left(tn *turn.Turn, _ *h2.Stream) { t.h.Left(tn) }
+
+func (t *streamTunnel) Closed(tn *turn.Turn, _ *h2.Stream, err error) {
+	t.h.Closed(tn, tunnelError(err))
+}
+
+// tunnelError turns what the HTTP/2 engine knows into what a tunnel's owner
+// asks: was it reset, was it never processed, did the connection go.
+func tunnelError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if se, ok := errors.AsType[*h2.StreamError](err); ok {
+		switch {
+		case se.Remote && uint32(se.Code) == CodeRefusedStream:
+			return &UnprocessedError{err}
+		case se.Remote:
+			return &ResetError{uint32(se.Code)}
+		}
+		return err
+	}
+	if ge, ok := errors.AsType[*h2.GoAwayError](err); ok && ge.Unprocessed {
+		return &UnprocessedError{err}
+	}
+	return fmt.Errorf("mesh connection lost: %w", err)
+}
+
+// deaf hears what a tunnel says after its owner has been told it is over.
+type deaf struct{}
+
+func (deaf) Opened(*turn.Turn)             {}
+func (deaf) Data(*turn.Turn, []byte, bool) {}
+func (deaf) Left(*turn.Turn)               {}
+func (deaf) Closed(*turn.Turn, error)      {}
