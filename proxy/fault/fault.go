@@ -65,7 +65,10 @@ func Of(err error) *Fault {
 	if err == nil {
 		return nil
 	}
-	if f, ok := errors.AsType[*Fault](err); ok && f != nil {
+	if f, ok := errors.AsType[*Fault](err); ok {
+		if f == nil { // a nil *Fault in an error; it has no message to keep
+			return &bare[Internal][Local]
+		}
 		return f
 	}
 	return &Fault{Kind: Internal, Side: Local, Err: err}

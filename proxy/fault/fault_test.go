@@ -90,6 +90,9 @@ func TestOf(t *testing.T) {
 	if got := Of(nil); got != nil {
 		t.Errorf("Of(nil) = %v", got)
 	}
+	if got, want := Of((*Fault)(nil)).Error(), "internal error"; got != want {
+		t.Errorf("a nil fault says %q, want %q", got, want)
+	}
 	if !errors.Is(f, io.ErrUnexpectedEOF) {
 		t.Error("the underlying error is lost")
 	}

@@ -102,7 +102,7 @@ const (
 	Refused              // "refused-stream": the endpoint said that it processed nothing
 	Stale                // a reused connection was dead; ours to repeat if the method allows
 	Reset                // "reset": lost before the response, the request may have been processed
-	Timeout              // "gateway-error" of ours: 504
+	Timeout              // one attempt was too slow; counts as a 504 where codes are listed
 )
 
 // Default is the answer of the default policy: repeat what reached nobody.
