@@ -1,0 +1,18 @@
+// Package metrics counts, without locks and without knowing who reads.
+//
+// It has no exposition format: Each hands every series out with its name and
+// labels, and who serves them writes them as its readers want.
+//
+// # Memory
+//
+// A series lives as long as its Registry. A Registry holds at most MaxSeries;
+// beyond that all new series of a family share one, labelled overflow="true",
+// so that no client can grow the process by varying a label.
+//
+// # Concurrency
+//
+// Counting is atomic and never locks. Making a series locks the Registry and
+// looks into a map: do it while building, not per request.
+//
+// Start reading at Registry.Counter.
+package metrics

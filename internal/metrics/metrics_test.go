@@ -1,0 +1,121 @@
+package metrics
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+)
+
+func TestHistogram(t *testing.T) {
+	var r Registry
+	h := r.Histogram("h", "", []float64{0.5, 1, 5})
+	for _, v := range []float64{0, 0.5, 0.6, 5, 5.1, math.NaN()} {
+		h.Observe(v)
+	}
+	var got []string
+	sum, count := h.Buckets(func(upper float64, n uint64) { got = append(got, fmt.Sprint(upper, ":", n)) })
+	want := []string{"0.5:2", "1:3", "5:4", "+Inf:5"}
+	if !slices.Equal(got, want) || count != 5 || math.Abs(sum-11.2) > 1e-9 {
+		t.Errorf("got %v sum %v count %v, want %v", got, sum, count, want)
+	}
+}
+
+func TestSameNameAndLabelsIsTheSameSeries(t *testing.T) {
+	var r Registry
+	r.Counter("a", "help", Label{"x", "1"}).Add(2)
+	r.Counter("a", "help", Label{"x", "1"}).Add(3)
+	r.Counter("a", "help", Label{"x", "2"}).Add(7)
+	r.Gauge("g", "").Set(5)
+	r.Gauge("g", "").Add(-6)
+	var got []string
+	r.Each(func(s *Series) {
+		switch s.Type {
+		case CounterType:
+			got = append(got, fmt.Sprint(s.Name, s.Labels, s.Counter.Value()))
+		case GaugeType:
+			got = append(got, fmt.Sprint(s.Name, s.Labels, s.Gauge.Value()))
+		}
+	})
+	want := []string{"a[{x 1}]5", "a[{x 2}]7", "g[]-1"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestSeriesAreBounded(t *testing.T) {
+	var r Registry
+	for i := range MaxSeries {
+		r.Counter("a", "", Label{"x", strconv.Itoa(i)}).Add(1)
+	}
+	if got := r.Overflowed(); got != 0 {
+		t.Fatalf("%d overflowed within the limit", got)
+	}
+	b, c := r.Counter("a", "", Label{"x", "one more"}), r.Counter("a", "", Label{"x", "and more"})
+	if b != c || r.Overflowed() != 2 {
+		t.Errorf("shared %v, overflowed %d", b == c, r.Overflowed())
+	}
+	if old := r.Counter("a", "", Label{"x", "7"}); old == b || old.Value() != 1 {
+		t.Error("a series within the limit was lost")
+	}
+	n := 0
+	r.Each(func(*Series) { n++ })
+	if n != MaxSeries+1 {
+		t.Errorf("%d series, want %d", n, MaxSeries+1)
+	}
+}
+
+func TestTwoTypesPanic(t *testing.T) {
+	var r Registry
+	r.Counter("a", "")
+	for name, f := range map[string]func(){
+		"other type":      func() { r.Gauge("a", "") },
+		"unsorted bounds": func() { r.Histogram("h", "", []float64{2, 1}) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: no panic", name)
+				}
+			}()
+			f()
+		}()
+	}
+}
+
+func TestCountingAtOnce(t *testing.T) {
+	var r Registry
+	h := r.Histogram("h", "", []float64{1})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 1000 {
+				r.Counter("c", "").Add(1)
+				h.Observe(2)
+			}
+		})
+	}
+	wg.Wait()
+	sum, n := h.Buckets(func(float64, uint64) {})
+	if got := r.Counter("c", "").Value(); got != 4000 || sum != 8000 || n != 4000 {
+		t.Errorf("counter %d, sum %v, count %d", got, sum, n)
+	}
+}
+
+func TestCountingAllocatesNothing(t *testing.T) {
+	var r Registry
+	c, h := r.Counter("c", ""), r.Histogram("h", "", []float64{1, 2, 3})
+	if got := testing.AllocsPerRun(100, func() { c.Add(1); h.Observe(2.5) }); got != 0 {
+		t.Errorf("%v allocations, want 0", got)
+	}
+}
+
+func BenchmarkObserve(b *testing.B) {
+	var r Registry
+	h := r.Histogram("h", "", []float64{0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000})
+	for b.Loop() {
+		h.Observe(7)
+	}
+}
