@@ -1,0 +1,368 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/http1"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
+)
+
+var (
+	_ Call                = (*conn)(nil)
+	_ hbone.TunnelHandler = (*conn)(nil)
+	_ http1.ClientHandler = (*conn)(nil)
+)
+
+// A connState is where an inner connection is in its life.
+type connState uint8
+
+const (
+	opening connState = iota // no answer to CONNECT yet
+	unused                   // open, kept for the next call
+	serving                  // open, with a call
+	over                     // nothing may be sent any more
+)
+
+// A conn is an inner HTTP/1 connection to an endpoint, and the call it serves.
+//
+// While it serves, the lane is the exchange's; while it is unused, its own.
+// Whoever has loaded the lane's pointer locks it and looks again.
+type conn struct {
+	// Set once.
+	ep  *Endpoint
+	tun hbone.Tunnel
+
+	// Atomic.
+	lane      atomic.Pointer[turn.Lane]
+	idleSince atomic.Int64 // Unix seconds
+
+	home turn.Lane
+
+	// Guarded by the lane.
+	h        CallHandler // nil while unused
+	codec    http1.Client
+	state    connState
+	reused   bool
+	started  bool // a byte of the response has arrived
+	progress filters.Progress
+	feeding  int // response body bytes found in the bytes now being fed
+	owed     int // response body bytes whose credit has not gone back
+	sentEnd  bool // the request has been written to its end
+	ended    bool // the response has ended; the handler has let go
+}
+
+// lock takes whatever lane the connection is in.
+func (c *conn) lock() *turn.Lane {
+	for {
+		l := c.lane.Load()
+		l.Lock()
+		if c.lane.Load() == l {
+			return l
+		}
+		l.Unlock() // the connection changed hands meanwhile
+	}
+}
+
+// adopt takes an unused connection into the lane of its next call. The lane is
+// held; the connection's own lane comes after it in the lock order, because
+// whoever holds that takes no other.
+func (c *conn) adopt(lane *turn.Lane, h CallHandler) bool {
+	c.home.Lock()
+	defer c.home.Unlock()
+	if c.state != unused {
+		return false
+	}
+	c.state, c.h = serving, h
+	c.reused, c.started, c.sentEnd, c.ended = true, false, false, false
+	c.progress = filters.SentNothing
+	c.lane.Store(lane)
+	return true
+}
+
+func (c *conn) Endpoint() *Endpoint        { return c.ep }
+func (c *conn) Reused() bool               { return c.reused }
+func (c *conn) Progress() filters.Progress { return c.progress }
+func (c *conn) Buffered() int              { return c.tun.Buffered() }
+
+// WriteHead sends the request head.
+func (c *conn) WriteHead(t *turn.Turn, r *message.Request, end bool) {
+	c.progress = filters.SentHead
+	c.sentEnd = end
+	c.codec.WriteHead(t, r, end)
+}
+
+// WriteChunk sends request body bytes.
+func (c *conn) WriteChunk(t *turn.Turn, k *message.Chunk) error {
+	if len(k.Data) > 0 {
+		c.progress = filters.SentBody
+	}
+	c.sentEnd = k.End
+	return c.codec.WriteChunk(t, k)
+}
+
+// Consume returns credit for response body bytes.
+func (c *conn) Consume(t *turn.Turn, n int) {
+	c.owed -= n
+	c.tun.Consume(t, n)
+}
+
+// Cancel gives the call up. A connection that is still being opened is kept for
+// the next call; one in the middle of a message is of no use to anybody.
+func (c *conn) Cancel(t *turn.Turn) {
+	c.h = nil
+	c.ep.active.Add(-1)
+	if c.state == opening {
+		c.lane.Store(&c.home)
+		return
+	}
+	c.state = over
+	c.lane.Store(&c.home)
+	c.tun.Abort(t, hbone.CodeCancel)
+}
+
+// retire ends an unused connection.
+func (c *conn) retire(t *turn.Turn) {
+	c.home.Lock()
+	defer c.home.Unlock()
+	if c.state == unused {
+		c.close(t)
+	}
+}
+
+// close ends a connection in order: what was written leaves, and the far end
+// has until the next sweep to close its side.
+func (c *conn) close(t *turn.Turn) {
+	c.state, c.h = over, nil
+	c.idleSince.Store(t.Now().Unix())
+	c.lane.Store(&c.home)
+	c.ep.linger(c)
+	c.tun.CloseWrite(t)
+}
+
+// cut ends a connection that did not end its own side in time.
+func (c *conn) cut(t *turn.Turn) { c.tun.Abort(t, hbone.CodeCancel) }
+
+// Opened: the far end took the tunnel.
+func (c *conn) Opened(t *turn.Turn) {
+	l := c.lock()
+	defer l.Unlock()
+	switch {
+	case c.state != opening:
+	case c.h == nil:
+		c.keep(t)
+	default:
+		c.state = serving
+		c.h.Ready(t)
+	}
+}
+
+// keep makes the connection available to the next call. It is the last thing
+// done with the connection in this lane: another call may have it at once.
+func (c *conn) keep(t *turn.Turn) {
+	c.state, c.h = unused, nil
+	c.idleSince.Store(t.Now().Unix())
+	c.lane.Store(&c.home) // before it can be found: adopt takes the home lane
+	if !c.ep.putIdle(c) {
+		c.home.Lock()
+		c.close(t)
+		c.home.Unlock()
+	}
+}
+
+// Data feeds the codec. Bytes that are not body (heads, chunk sizes) are done
+// with at once; the handler says when body bytes are.
+func (c *conn) Data(t *turn.Turn, p []byte, end bool) {
+	l := c.lock()
+	defer l.Unlock()
+	switch c.state {
+	case serving:
+		c.feed(t, p)
+		c.settle(t, end)
+	case unused:
+		c.spoiled(t)
+	default:
+		c.tun.Consume(t, len(p))
+	}
+}
+
+func (c *conn) feed(t *turn.Turn, p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	c.started = true
+	c.feeding = 0
+	c.codec.Feed(t, p)
+	if n := len(p) - c.feeding; n > 0 {
+		c.tun.Consume(t, n)
+	}
+}
+
+// settle decides what becomes of the connection after it was fed.
+func (c *conn) settle(t *turn.Turn, end bool) {
+	if end && c.state == serving && !c.ended {
+		c.codec.EOF(t) // ends a body that has no other end
+	}
+	switch {
+	case c.state != serving:
+	case !c.ended && !end:
+	case !c.ended:
+		c.fail(t, fault.Wrap(c.endKind(), fault.Upstream, fmt.Errorf("endpoint %s: %w", c.ep.key.addr, errFIN)))
+	default:
+		c.release(t, end)
+	}
+}
+
+var errFIN = errors.New("the endpoint closed the connection")
+
+// release ends the call and keeps the connection if it can serve another.
+func (c *conn) release(t *turn.Turn, end bool) {
+	c.ep.active.Add(-1)
+	if c.owed > 0 {
+		c.tun.Consume(t, c.owed)
+		c.owed = 0
+	}
+	switch {
+	case !c.sentEnd: // the response came before the request's end: stop the upload
+		c.state = over
+		c.lane.Store(&c.home)
+		c.tun.Abort(t, hbone.CodeCancel)
+	case end || !c.codec.Reusable():
+		c.close(t)
+	default:
+		c.keep(t)
+	}
+}
+
+// spoiled ends an unused connection on which the far end spoke or closed. A
+// call that took it off the idle list meanwhile finds it over.
+func (c *conn) spoiled(t *turn.Turn) {
+	c.state = over
+	c.ep.dropIdle(c)
+	c.tun.Abort(t, hbone.CodeCancel)
+}
+
+// fail ends the call with a fault.
+func (c *conn) fail(t *turn.Turn, f *fault.Fault) {
+	h, was := c.h, c.state
+	c.state, c.h = over, nil
+	c.lane.Store(&c.home)
+	if was == serving {
+		c.tun.Abort(t, hbone.CodeCancel)
+	}
+	if h != nil || c.ended {
+		c.ep.active.Add(-1)
+	}
+	if h != nil {
+		h.Failed(t, f)
+	}
+}
+
+// endKind says what an end of the connection means now: a connection that was
+// kept and closed before it answered was closed before it was asked.
+func (c *conn) endKind() fault.Kind {
+	switch {
+	case c.started:
+		return fault.UpstreamClosedMidResponse
+	case c.reused:
+		return fault.StaleConnection
+	}
+	return fault.UpstreamClosed
+}
+
+func (c *conn) Left(t *turn.Turn) {
+	l := c.lock()
+	defer l.Unlock()
+	if c.state == serving && c.h != nil {
+		c.h.Left(t)
+	}
+}
+
+func (c *conn) Closed(t *turn.Turn, err error) {
+	l := c.lock()
+	defer l.Unlock()
+	switch c.state {
+	case unused:
+		c.state = over
+		c.ep.dropIdle(c)
+	case opening, serving:
+		c.fail(t, c.classify(err))
+	case over:
+		c.ep.forget(c)
+	}
+}
+
+// classify names why the tunnel ended under a call.
+func (c *conn) classify(err error) *fault.Fault {
+	if err == nil {
+		err = errFIN
+	}
+	kind := c.endKind()
+	if _, ok := errors.AsType[*hbone.UnprocessedError](err); ok {
+		kind = fault.RefusedStream
+	} else if _, ok := errors.AsType[*hbone.ResetError](err); ok && kind != fault.StaleConnection {
+		kind = fault.UpstreamReset
+		if c.started {
+			kind = fault.UpstreamResetMidResponse
+		}
+	}
+	if c.state == opening && kind != fault.RefusedStream {
+		kind = openKind(err)
+	}
+	return fault.Wrap(kind, fault.Upstream, fmt.Errorf("endpoint %s: %w", c.ep.key.addr, err))
+}
+
+// openKind names why a tunnel was not opened.
+func openKind(err error) fault.Kind {
+	if r, ok := errors.AsType[*hbone.Refusal](err); ok {
+		if r.Status == 503 {
+			return fault.ConnectRefused
+		}
+		return fault.ConnectDenied
+	}
+	if d, ok := errors.AsType[*hbone.DialError](err); ok && d.Timeout {
+		return fault.ConnectTimeout
+	}
+	if h, ok := errors.AsType[*hbone.HandshakeError](err); ok {
+		if h.WrongIdentity() {
+			return fault.IdentityMismatch
+		}
+		return fault.TLSFailed
+	}
+	return fault.ConnectFailed
+}
+
+// NewResponse, Informational, Response, ResponseChunk and ResponseError pass on
+// what the codec finds.
+func (c *conn) NewResponse(t *turn.Turn) *message.Response { return c.h.NewResponse(t) }
+
+func (c *conn) Informational(t *turn.Turn, r *message.Response) { c.h.Informational(t, r) }
+
+func (c *conn) Response(t *turn.Turn, r *message.Response, end bool) {
+	h := c.h
+	if end {
+		c.ended, c.h = true, nil
+	}
+	h.Head(t, r, end)
+}
+
+func (c *conn) ResponseChunk(t *turn.Turn, k *message.Chunk) {
+	c.feeding += len(k.Data)
+	c.owed += len(k.Data)
+	h := c.h
+	if k.End {
+		c.ended, c.h = true, nil
+	}
+	if h != nil {
+		h.Chunk(t, k)
+	}
+}
+
+func (c *conn) ResponseError(t *turn.Turn, err error) {
+	c.fail(t, fault.Wrap(fault.UpstreamProtocol, fault.Upstream, fmt.Errorf("endpoint %s: %w", c.ep.key.addr, err)))
+}

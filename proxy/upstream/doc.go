@@ -1,0 +1,21 @@
+// Package upstream picks an endpoint, gets a connection to it, makes one call,
+// and remembers how it went.
+//
+// It does not retry and knows nothing of routes: the engine decides whether
+// there is another attempt, and tells which endpoints were tried.
+//
+// # Memory
+//
+// Picking allocates nothing; a call on an idle connection neither. A connection
+// that is idle holds its codec and its tunnel and no buffer. What a CallHandler
+// is given are views that die when it returns, but for heads: they live in the
+// message that the handler provided.
+//
+// # Concurrency
+//
+// A Backend's membership is an immutable set behind an atomic pointer. An inner
+// connection is guarded by a lane: that of the exchange it serves, or its own
+// while idle. Pool locks are leaves.
+//
+// Start reading at Backend.Pick, then Endpoint.Open.
+package upstream

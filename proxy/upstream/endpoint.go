@@ -1,0 +1,208 @@
+package upstream
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+)
+
+const (
+	// IdleTimeout is how long an unused inner connection is kept. Applications
+	// close theirs after 5 s (Node) to 75 s (nginx); a call that meets such an
+	// end before a byte of its response is repeated.
+	IdleTimeout = 60 * time.Second
+	// maxIdle is how many unused inner connections an endpoint keeps.
+	maxIdle = 1024
+	// lingerTime is how long the far end may take to close a connection that
+	// we have closed.
+	lingerTime = 10 * time.Second
+)
+
+// An endpointKey is what makes two addresses the same endpoint.
+type endpointKey struct {
+	addr, tunnel netip.AddrPort
+	expect       string
+}
+
+func keyOf(a *Address) endpointKey {
+	ids := make([]string, len(a.Expect))
+	for i, id := range a.Expect {
+		ids[i] = id.String()
+	}
+	slices.Sort(ids)
+	return endpointKey{a.Addr, a.Tunnel, strings.Join(ids, ",")}
+}
+
+// An Endpoint is one member of a backend.
+type Endpoint struct {
+	// Set once.
+	key      endpointKey
+	dest     *hbone.Dest
+	pool     *hbone.Pool
+	workload *filters.Workload
+
+	// Atomic.
+	active atomic.Int32 // calls in progress
+	left   atomic.Bool  // it is no member any more
+
+	// Guarded by mu, a leaf in the lock order.
+	mu   sync.Mutex
+	idle []*conn // unused inner connections, the latest last
+	ends []*conn // connections closed here and not yet by the far end
+}
+
+func newEndpoint(pool *hbone.Pool, k endpointKey, a *Address) *Endpoint {
+	e := &Endpoint{key: k, pool: pool, workload: a.Workload}
+	if a.Tunnel.IsValid() {
+		e.dest = hbone.NewDest(a.Tunnel, a.Addr, a.Expect)
+	} else {
+		e.dest = hbone.NewPlainDest(a.Addr)
+	}
+	pool.Hold(e.dest)
+	return e
+}
+
+// Addr returns where the endpoint's application listens.
+func (e *Endpoint) Addr() netip.AddrPort { return e.key.addr }
+
+// Plain reports whether the endpoint is dialled as plain TCP.
+func (e *Endpoint) Plain() bool { return e.dest.Plain() }
+
+// Workload says whose endpoint it is; nil if nobody knows.
+func (e *Endpoint) Workload() *filters.Workload { return e.workload }
+
+// Active returns how many calls are in progress.
+func (e *Endpoint) Active() int { return int(e.active.Load()) }
+
+// Open begins one call for h, whose lane is held. When an unused connection
+// serves it, ready is true and the call may be written to; otherwise Ready or
+// Failed follows, never inside Open.
+func (e *Endpoint) Open(t *turn.Turn, lane *turn.Lane, h CallHandler) (c Call, ready bool) {
+	e.active.Add(1)
+	if c := e.takeIdle(lane, h); c != nil {
+		return c, true
+	}
+	return e.dial(t, lane, h), false
+}
+
+// dial opens a new inner connection in h's lane.
+func (e *Endpoint) dial(t *turn.Turn, lane *turn.Lane, h CallHandler) *conn {
+	c := &conn{ep: e, h: h, state: opening}
+	c.lane.Store(lane)
+	c.codec.Init(c, c, nil)
+	c.tun = e.pool.Open(t, e.dest, c)
+	return c
+}
+
+// takeIdle takes the connection used last: it is the likeliest to be alive.
+func (e *Endpoint) takeIdle(lane *turn.Lane, h CallHandler) *conn {
+	for {
+		e.mu.Lock()
+		n := len(e.idle)
+		if n == 0 {
+			e.mu.Unlock()
+			return nil
+		}
+		c := e.idle[n-1]
+		e.idle[n-1] = nil
+		e.idle = e.idle[:n-1]
+		e.mu.Unlock()
+		if c.adopt(lane, h) {
+			return c
+		}
+	}
+}
+
+// putIdle keeps a connection for the next call, and reports whether it did.
+func (e *Endpoint) putIdle(c *conn) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.left.Load() || len(e.idle) >= maxIdle {
+		return false
+	}
+	e.idle = append(e.idle, c)
+	return true
+}
+
+// dropIdle forgets an unused connection that has ended.
+func (e *Endpoint) dropIdle(c *conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i := slices.Index(e.idle, c); i >= 0 {
+		e.idle = slices.Delete(e.idle, i, i+1)
+	}
+}
+
+// linger remembers a connection until the far end has closed it too.
+func (e *Endpoint) linger(c *conn) {
+	e.mu.Lock()
+	e.ends = append(e.ends, c)
+	e.mu.Unlock()
+}
+
+// forget drops a connection that has ended on both sides.
+func (e *Endpoint) forget(c *conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i := slices.Index(e.ends, c); i >= 0 {
+		e.ends = slices.Delete(e.ends, i, i+1)
+	}
+}
+
+// Idle returns how many unused connections the endpoint keeps.
+func (e *Endpoint) Idle() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.idle)
+}
+
+// Sweep ends connections that have been unused for too long, and cuts those
+// that the far end does not close.
+func (e *Endpoint) Sweep(t *turn.Turn) {
+	e.sweep(t, t.Now().Add(-IdleTimeout), t.Now().Add(-lingerTime))
+}
+
+func (e *Endpoint) sweep(t *turn.Turn, unusedSince, closedSince time.Time) {
+	e.mu.Lock()
+	old := takeBefore(&e.idle, unusedSince)
+	late := takeBefore(&e.ends, closedSince)
+	e.mu.Unlock()
+	for _, c := range old {
+		c.retire(t)
+	}
+	for _, c := range late {
+		c.cut(t)
+	}
+}
+
+// takeBefore takes the connections off a list, oldest first, that were put
+// there before a time.
+func takeBefore(list *[]*conn, before time.Time) []*conn {
+	n := 0
+	for n < len(*list) && (*list)[n].idleSince.Load() < before.Unix() {
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	old := slices.Clone((*list)[:n])
+	*list = slices.Delete(*list, 0, n)
+	return old
+}
+
+// leave ends the endpoint's membership: unused connections end now, calls in
+// progress finish, and mesh connections that nobody else needs retire.
+func (e *Endpoint) leave() {
+	e.left.Store(true)
+	var t turn.Turn
+	e.sweep(&t, time.Now().Add(time.Hour), time.Time{})
+	t.End()
+	e.pool.Release(e.dest)
+}
