@@ -34,9 +34,9 @@ func TestSameNameAndLabelsIsTheSameSeries(t *testing.T) {
 	r.Each(func(s *Series) {
 		switch s.Type {
 		case CounterType:
-			got = append(got, fmt.Sprint(s.Name, s.Labels, s.Counter.Value()))
+			got = append(got, fmt.Sprintf("%s%v%d", s.Name, s.Labels, s.Counter.Value()))
 		case GaugeType:
-			got = append(got, fmt.Sprint(s.Name, s.Labels, s.Gauge.Value()))
+			got = append(got, fmt.Sprintf("%s%v%d", s.Name, s.Labels, s.Gauge.Value()))
 		}
 	})
 	want := []string{"a[{x 1}]5", "a[{x 2}]7", "g[]-1"}
