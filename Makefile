@@ -1,0 +1,69 @@
+# Every target runs from a clean clone with Go alone; what else a test wants is
+# named in the summary at the end of `make test`.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+IMAGE   ?= sandwich-waypoint:$(VERSION)
+FUZZTIME ?= 10s
+
+# The same source gives the same bytes: no paths, no build time, no build id,
+# nothing of the machine. `make reproducible` checks it.
+BUILDFLAGS := -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
+
+.PHONY: build test vet race housecheck fuzz bars bars-long bench image reproducible cross clean
+
+build: ## the programs, into bin/
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/ ./cmd/...
+
+# The name of the summary's file changes each time, so a skipped test is never
+# answered from the cache (internal/needs).
+test: vet ## everything that go test knows, and what was missing for it
+	@missing=$$(mktemp) && status=0; \
+	SANDWICH_MISSING=$$missing $(GO) test ./... || status=$$?; \
+	if [ -s $$missing ]; then \
+	  echo; echo "Not tested, because this machine lacks:"; \
+	  sort -u $$missing | awk -F': skips ' '{ n[$$1]++; t[$$1] = t[$$1] "\n      " $$2 } END { for (w in n) print "  " w " (" n[w] " skipped)" t[w] }'; \
+	  echo "CONTRIBUTING.md says how to install it; .ci/run does."; \
+	else echo; echo "Nothing was missing: every test ran."; fi; \
+	rm -f $$missing; exit $$status
+
+vet:
+	$(GO) vet ./...
+
+race: ## the same with the race detector
+	$(GO) test -race ./...
+
+housecheck: ## the same with owner checks, and returned buffers poisoned
+	$(GO) vet -tags housecheck ./...
+	$(GO) test -tags housecheck ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "fuzz $$pkg $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+bars: ## one line for each bar that takes minutes; fails if one does
+	$(GO) run ./cmd/bars
+
+bars-long: ## the bars that take longer
+	$(GO) run ./cmd/bars -long
+
+bench: ## Go benchmarks, for benchstat
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+reproducible: ## two builds, far apart, are the same bytes
+	SANDWICH_REPRODUCIBLE=1 $(GO) test -count=1 -run TestBuildIsReproducible -v ./internal/house
+
+cross: ## it builds where we cannot test
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o /dev/null ./cmd/waypoint
+	GOOS=linux GOARCH=arm64 $(GO) vet ./...
+	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+
+image: ## for this machine; add --platform linux/amd64,linux/arm64 for both
+	docker buildx build --build-arg VERSION=$(VERSION) -t $(IMAGE) $(IMAGEFLAGS) .
+
+clean:
+	rm -rf bin
