@@ -8,15 +8,15 @@ import (
 
 // Sizes of the classes. Class sizes are chosen for what is read and written:
 // a head, a small response, one TLS record's plaintext, one record's
-// ciphertext, a bulk read.
+// ciphertext, a bulk read, a bulk flush.
 const (
 	KiB   = 1 << 10
-	large = 64 * KiB // the largest class, and the unit of what lies beyond
+	large = 128 * KiB // the largest class, and the unit of what lies beyond
 )
 
 // A pool holds *[N]byte, which fits an interface without an allocation; a
 // []byte would be boxed on every Put. BenchmarkPool/boxed: 1 alloc, /array: 0.
-var pool1, pool4, pool16, pool32, pool64 sync.Pool
+var pool1, pool4, pool16, pool32, pool64, pool128 sync.Pool
 
 // shards count what is lent. A buffer is counted in the shard its address
 // chooses, on Get and on Put alike, so the sum is exact and a goroutine that
@@ -58,8 +58,13 @@ func get(n int) []byte {
 			return a[:0]
 		}
 		return make([]byte, 0, 32*KiB)
+	case n <= 64*KiB:
+		if a, ok := pool64.Get().(*[64 * KiB]byte); ok {
+			return a[:0]
+		}
+		return make([]byte, 0, 64*KiB)
 	case n <= large:
-		if a, ok := pool64.Get().(*[large]byte); ok {
+		if a, ok := pool128.Get().(*[large]byte); ok {
 			return a[:0]
 		}
 		return make([]byte, 0, large)
@@ -90,15 +95,17 @@ func Put(b []byte) {
 		pool16.Put((*[16 * KiB]byte)(b))
 	case 32 * KiB:
 		pool32.Put((*[32 * KiB]byte)(b))
+	case 64 * KiB:
+		pool64.Put((*[64 * KiB]byte)(b))
 	case large:
-		pool64.Put((*[large]byte)(b))
+		pool128.Put((*[large]byte)(b))
 	}
 }
 
 // lendable reports whether a capacity is one that Get gives.
 func lendable(c int) bool {
 	switch c {
-	case 1 * KiB, 4 * KiB, 16 * KiB, 32 * KiB:
+	case 1 * KiB, 4 * KiB, 16 * KiB, 32 * KiB, 64 * KiB:
 		return true
 	}
 	return c > 0 && c%large == 0

@@ -12,7 +12,7 @@ func TestGet(t *testing.T) {
 	for _, tc := range []struct{ n, cap int }{
 		{0, 1 * KiB}, {1, 1 * KiB}, {1 * KiB, 1 * KiB},
 		{1*KiB + 1, 4 * KiB}, {4*KiB + 1, 16 * KiB}, {16*KiB + 1, 32 * KiB}, {32*KiB + 1, 64 * KiB},
-		{64 * KiB, 64 * KiB}, {64*KiB + 1, 128 * KiB}, {1 << 20, 1 << 20},
+		{64 * KiB, 64 * KiB}, {64*KiB + 1, 128 * KiB}, {128*KiB + 1, 256 * KiB}, {1 << 20, 1 << 20},
 	} {
 		b := Get(tc.n)
 		if len(b) != 0 || cap(b) != tc.cap {
@@ -119,7 +119,7 @@ func TestAllocs(t *testing.T) {
 	if Check || raceEnabled {
 		t.Skip("this build allocates for its checks")
 	}
-	for _, n := range []int{1 * KiB, 4 * KiB, 16 * KiB, 32 * KiB, 64 * KiB} {
+	for _, n := range []int{1 * KiB, 4 * KiB, 16 * KiB, 32 * KiB, 64 * KiB, 128 * KiB} {
 		if got := testing.AllocsPerRun(1000, func() { Put(Get(n)) }); got != 0 {
 			t.Errorf("Get and Put of %d: %v allocations, want 0", n, got)
 		}

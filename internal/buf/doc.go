@@ -6,8 +6,8 @@
 //
 // # Memory
 //
-// Buffers come in sizes of 1, 4, 16, 32 and 64 KiB, each from a pool of its
-// own; larger ones are made in multiples of 64 KiB and go to the collector.
+// Buffers come in sizes of 1, 4, 16, 32, 64 and 128 KiB, each from a pool of its
+// own; larger ones are made in multiples of 128 KiB and go to the collector.
 // Put recognises a buffer by its capacity, so a buffer must come back as it was
 // lent: b[:0] and b[:n] are the same buffer, b[1:] is not and is dropped.
 //
