@@ -21,6 +21,8 @@ type tree struct {
 	dirs []string          // every folder, slash separated, relative to the root
 	text map[string][]byte // every file that people read
 	gos  []*goFile         // sorted by path
+
+	allowed map[string]string // exceptions that hold here
 }
 
 // A goFile is one parsed Go file.
