@@ -1,0 +1,245 @@
+package http1
+
+import (
+	"bytes"
+
+	"github.com/sandwich-mesh/sandwich/proxy/message"
+)
+
+// section is what a headReader is reading.
+type section uint8
+
+const (
+	requestHead section = iota
+	responseHead
+	trailerSection
+)
+
+// headStep is how much of a read is copied into the arena at first. It doubles
+// while the head goes on, so a body behind a head is hardly copied with it.
+const headStep = 1 << 10
+
+// A headReader reads a start line and fields, or only fields, in the arena of a
+// message. It decides line by line and only about whole lines, so that it does
+// not matter how the bytes were cut; and it remembers how far it has looked for
+// a line's end, so that bytes that come singly cost the same together.
+type headReader struct {
+	header  *message.Header
+	limits  *Limits
+	base    int64 // bytes of the message before this section
+	pos     int32 // start of the line to read next
+	scanned int32 // there is no LF in [pos, scanned)
+	fields  int32
+	kind    section
+	started bool // the start line has been read
+
+	method, target message.Span // of a request; target is a response's reason
+	status         int16
+	minor          uint8
+	framing
+}
+
+// begin makes the reader ready for a section; base counts the message's bytes
+// before it.
+func (r *headReader) begin(h *message.Header, kind section, base int64) {
+	*r = headReader{header: h, limits: r.limits, kind: kind, base: base, started: kind == trailerSection}
+	r.framing.length = message.UnknownLength
+}
+
+// feed copies into the arena what belongs to the section and reads it. n is how
+// much of p that was; done says that the section is complete.
+func (r *headReader) feed(p []byte) (n int, done bool, err *ParseError) {
+	for step := headStep; n < len(p); step *= 2 {
+		had := r.header.Size()
+		take := min(step, len(p)-n, r.limits.HeadBytes-had)
+		if take <= 0 {
+			return n, false, r.tooLong()
+		}
+		r.header.Write(p[n : n+take])
+		if done, err = r.lines(); err != nil {
+			return n, false, err
+		}
+		if done {
+			r.header.Cut(int(r.pos))
+			return n + int(r.pos) - had, true, nil
+		}
+		n += take
+	}
+	return n, false, nil
+}
+
+func (r *headReader) tooLong() *ParseError {
+	if r.kind == requestHead && !r.started {
+		return r.fail(414, "request line too long", 0)
+	}
+	return r.fail(431, "header section too large", int(r.pos))
+}
+
+func (r *headReader) fail(status int, reason string, off int) *ParseError {
+	return &ParseError{Status: status, Reason: reason, Offset: r.base + int64(off)}
+}
+
+// lines reads every whole line the arena holds.
+func (r *headReader) lines() (done bool, err *ParseError) {
+	b := r.header.Bytes()
+	for {
+		if r.scanned > r.pos { // a line was short before: look for its end only
+			i := bytes.IndexByte(b[r.scanned:], '\n')
+			if i < 0 {
+				r.scanned = int32(len(b))
+				return false, nil
+			}
+		}
+		start := int(r.pos)
+		if !r.started {
+			err = r.startLine(b)
+		} else if done, err = r.fieldLine(b); done {
+			return true, nil
+		}
+		if err == nil && int(r.pos) > start {
+			continue
+		}
+		// Short, or wrong. Only a whole line is wrong: the rest may be yet to come.
+		if bytes.IndexByte(b[start:], '\n') < 0 {
+			r.scanned = int32(len(b))
+			return false, nil
+		}
+		if err == nil {
+			err = r.fail(400, "line does not end in CRLF", start)
+		}
+		return false, err
+	}
+}
+
+// fieldLine reads the line at pos and moves on behind it; pos stays where it is
+// if b ends before the line does. done: it was the empty line.
+func (r *headReader) fieldLine(b []byte) (done bool, err *ParseError) {
+	pos := int(r.pos)
+	line := b[pos:]
+	if len(line) >= 2 && line[0] == '\r' && line[1] == '\n' {
+		r.pos += 2
+		return true, nil
+	}
+	colon := bytes.IndexByte(line, ':')
+	if colon < 0 {
+		return false, r.fail(400, "field line without a colon", pos)
+	}
+	known := message.Lookup(line[:colon]) // a known name needs no other check
+	if known == message.Unknown && !message.ValidToken(line[:colon]) {
+		return false, r.fail(400, "invalid field name", pos)
+	}
+	from := colon + 1
+	for from < len(line) && (line[from] == ' ' || line[from] == '\t') {
+		from++
+	}
+	end := from + message.ValueEnd(line[from:])
+	if end+1 >= len(line) && (end == len(line) || line[end] == '\r') {
+		return false, nil // b ends before the line does
+	}
+	if line[end] != '\r' || line[end+1] != '\n' {
+		return false, r.fail(400, "invalid byte in a field value", pos)
+	}
+	r.pos += int32(end + 2)
+	to := end
+	for to > from && (line[to-1] == ' ' || line[to-1] == '\t') {
+		to--
+	}
+	if r.fields++; int(r.fields) > r.limits.Fields {
+		return false, r.fail(431, "too many fields", pos)
+	}
+	name := message.Span{Off: uint32(pos), Len: uint32(colon)}
+	value := message.Span{Off: uint32(pos + from), Len: uint32(to - from)}
+	if known.Hop() || r.kind == trailerSection {
+		return false, r.special(b, known, name, value)
+	}
+	r.header.Push(name, value, known, from == colon+2 && line[colon+1] == ' ' && to == end)
+	return false, nil
+}
+
+// startLine reads the line at pos as fieldLine does.
+func (r *headReader) startLine(b []byte) *ParseError {
+	line := b[r.pos:]
+	if r.kind == responseHead {
+		return r.statusLine(line)
+	}
+	return r.requestLine(line)
+}
+
+func (r *headReader) requestLine(line []byte) *ParseError {
+	pos := int(r.pos)
+	m := message.TokenEnd(line)
+	if m == 0 || m == len(line) || line[m] != ' ' {
+		return r.fail(400, "invalid method", pos)
+	}
+	if !message.ValidMethod(line[:m]) {
+		return r.fail(400, "standard method in the wrong letter case", pos)
+	}
+	n := message.TargetEnd(line[m+1:])
+	if n == 0 || m+1+n == len(line) || line[m+1+n] != ' ' {
+		return r.fail(400, "invalid request target", pos)
+	}
+	version := line[m+n+2:]
+	minor, ok := minorVersion(version)
+	if !ok || len(version) < 10 || version[8] != '\r' || version[9] != '\n' {
+		return r.badVersion(version, pos)
+	}
+	r.method = message.Span{Off: uint32(pos), Len: uint32(m)}
+	r.target = message.Span{Off: uint32(pos + m + 1), Len: uint32(n)}
+	r.minor, r.started = minor, true
+	r.pos += int32(m + n + 12)
+	return nil
+}
+
+// minorVersion reads "HTTP/1.0" and "HTTP/1.1".
+func minorVersion(b []byte) (minor uint8, ok bool) {
+	if len(b) < 8 || string(b[:7]) != "HTTP/1." || b[7] > '1' || b[7] < '0' {
+		return 0, false
+	}
+	return b[7] - '0', true
+}
+
+// badVersion tells a version we do not speak from what is no version at all.
+func (r *headReader) badVersion(b []byte, pos int) *ParseError {
+	digit := func(c byte) bool { return '0' <= c && c <= '9' }
+	if _, ours := minorVersion(b); !ours && len(b) >= 10 && string(b[:5]) == "HTTP/" && digit(b[5]) && b[6] == '.' &&
+		digit(b[7]) && b[8] == '\r' && b[9] == '\n' {
+		return r.fail(505, "HTTP version not supported", pos)
+	}
+	return r.fail(400, "invalid HTTP version", pos)
+}
+
+// statusLine reads "HTTP/1.1 200 OK". The space after the code may be missing
+// with the phrase: too many servers leave it out, and no reader can take the
+// line for another.
+func (r *headReader) statusLine(line []byte) *ParseError {
+	pos := int(r.pos)
+	minor, ok := minorVersion(line)
+	if !ok || len(line) < 13 || line[8] != ' ' {
+		return r.fail(502, "invalid status line", pos)
+	}
+	code := 0
+	for _, c := range line[9:12] {
+		if c < '0' || c > '9' {
+			return r.fail(502, "invalid status code", pos)
+		}
+		code = code*10 + int(c-'0')
+	}
+	if code < 100 {
+		return r.fail(502, "invalid status code", pos)
+	}
+	from := 12
+	if line[from] == ' ' {
+		from++
+	}
+	end := from + message.ValueEnd(line[from:])
+	if end+1 >= len(line) {
+		return r.fail(502, "invalid status line", pos)
+	}
+	if line[end] != '\r' || line[end+1] != '\n' || from == 12 && end > 12 {
+		return r.fail(502, "invalid byte in a reason phrase", pos)
+	}
+	r.target = message.Span{Off: uint32(pos + from), Len: uint32(end - from)}
+	r.status, r.minor, r.started = int16(code), minor, true
+	r.pos += int32(end + 2)
+	return nil
+}

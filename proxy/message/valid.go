@@ -1,0 +1,231 @@
+package message
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"strings"
+)
+
+// tokens maps the bytes a token may have to their lower case, others to 0
+// (RFC 9110, section 5.6.2).
+var tokens = makeTokens()
+
+func makeTokens() (t [256]byte) {
+	for c := range t {
+		switch {
+		case 'A' <= c && c <= 'Z':
+			t[c] = byte(c) | 0x20
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c < 0x80 && strings.IndexByte("!#$%&'*+-.^_`|~", byte(c)) >= 0:
+			t[c] = byte(c)
+		}
+	}
+	return t
+}
+
+// TokenEnd returns the length of the token that b begins with.
+func TokenEnd(b []byte) int {
+	for i, c := range b {
+		if tokens[c] == 0 {
+			return i
+		}
+	}
+	return len(b)
+}
+
+// TokenByte reports whether a token may have c.
+func TokenByte(c byte) bool { return tokens[c] != 0 }
+
+// ValidToken reports whether b is a token: one byte or more.
+func ValidToken(b []byte) bool { return len(b) > 0 && TokenEnd(b) == len(b) }
+
+func isToken[B string | []byte](b B) bool {
+	for i := 0; i < len(b); i++ {
+		if tokens[b[i]] == 0 {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+// EqualFold reports whether a token equals lower, which is in lower case.
+func EqualFold(token []byte, lower string) bool {
+	return len(token) == len(lower) && equalFold(token, lower)
+}
+
+// equalFold wants equal lengths. Only letters have two cases: or-ing 0x20 into
+// both would take CR for a hyphen.
+func equalFold[A, B string | []byte](a A, b B) bool {
+	for i := 0; i < len(a) && i < len(b); i++ {
+		if a[i] != b[i] && (tokens[a[i]] == 0 || tokens[a[i]] != tokens[b[i]]) {
+			return false
+		}
+	}
+	return true
+}
+
+const (
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
+// below marks (in its high bit) each byte of x that is less than n, n ≤ 128. Marks above the
+// lowest may be wrong, because a subtraction borrows; the lowest is right.
+func below(x, n uint64) uint64 { return (x - ones*n) &^ x & highs }
+
+// ValueEnd returns the length of the longest beginning of b that a field value
+// may have: no control but the tab (RFC 9110, section 5.5). In a line it stops
+// at the CR, so that one pass both checks the value and finds its end.
+//
+// Eight bytes at a time: BenchmarkValueEnd, 64 bytes: 42 → 6 ns.
+func ValueEnd(b []byte) int {
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:])
+		bad := below(x, 0x20) | below(x^ones*0x7f, 1)
+		if bad == 0 {
+			continue
+		}
+		if at := i + bits.TrailingZeros64(bad)/8; b[at] != '\t' {
+			return at
+		}
+		if n := valueEndSlow(b[i : i+8]); n < 8 {
+			return i + n
+		}
+	}
+	return i + valueEndSlow(b[i:])
+}
+
+func valueEndSlow(b []byte) int {
+	for i, c := range b {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return i
+		}
+	}
+	return len(b)
+}
+
+// TargetEnd returns the length of the longest beginning of b that a request
+// target may have: visible ASCII without "#", which no target has (RFC 9112,
+// section 3.2), and which parsers disagree about. In a start line it stops at
+// the space.
+func TargetEnd(b []byte) int {
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:])
+		bad := below(x, 0x21) | below(x^ones*0x7f, 1) | below(x^ones*'#', 1) | x&highs
+		if bad != 0 {
+			return i + bits.TrailingZeros64(bad)/8
+		}
+	}
+	for ; i < len(b); i++ {
+		if c := b[i]; c <= ' ' || c >= 0x7f || c == '#' {
+			return i
+		}
+	}
+	return len(b)
+}
+
+// ValidValue reports whether b may be a field value. Spaces around it are not
+// looked for.
+func ValidValue(b []byte) bool { return ValueEnd(b) == len(b) }
+
+// ValidPath reports whether b is a path with or without a query, or "*".
+func ValidPath(b []byte) bool {
+	return len(b) > 0 && TargetEnd(b) == len(b) && (b[0] == '/' || len(b) == 1 && b[0] == '*')
+}
+
+// ValidMethod reports whether b is a method. A standard method in the wrong
+// letter case is none: a policy that names GET and a server that takes "get"
+// for it would disagree.
+func ValidMethod(b []byte) bool {
+	switch string(b) {
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE":
+		return true
+	}
+	if !ValidToken(b) {
+		return false
+	}
+	for _, m := range [...]string{"get", "head", "post", "put", "delete", "patch", "options", "connect", "trace"} {
+		if EqualFold(b, m) {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidAuthority reports whether b is host or host:port as RFC 3986, section
+// 3.2 has them, without user information. It is narrower in three places where
+// readers differ: no comma, no zone in an IPv6 address, and a colon is followed
+// by a port of 1 to 65535.
+func ValidAuthority(b []byte) bool {
+	host, set := b, inHost
+	if len(b) > 0 && b[0] == '[' {
+		end := bytes.IndexByte(b, ']')
+		if end < 3 || bytes.IndexByte(b[:end], ':') < 0 {
+			return false
+		}
+		if rest := b[end+1:]; len(rest) > 0 && (rest[0] != ':' || !validPort(rest[1:])) {
+			return false
+		}
+		host, set = b[1:end], inLiteral
+	} else if i := bytes.IndexByte(b, ':'); i >= 0 {
+		if !validPort(b[i+1:]) {
+			return false
+		}
+		host = b[:i]
+	}
+	for _, c := range host {
+		if hostBytes[c]&set == 0 {
+			return false
+		}
+	}
+	return len(host) > 0
+}
+
+func validPort(b []byte) bool {
+	n := 0
+	for _, c := range b {
+		if c < '0' || c > '9' || n > 65535 {
+			return false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n >= 1 && n <= 65535
+}
+
+const (
+	inHost    byte = 1 << iota // reg-name, less the comma
+	inLiteral                  // IPv6 address
+)
+
+var hostBytes = makeHostBytes()
+
+func makeHostBytes() (t [256]byte) {
+	for c := range t {
+		switch {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F':
+			t[c] = inHost | inLiteral
+		case 'g' <= c && c <= 'z', 'G' <= c && c <= 'Z', c < 0x80 && strings.IndexByte("-_~!$&'()*+;=%", byte(c)) >= 0:
+			t[c] = inHost
+		case c == '.':
+			t[c] = inHost | inLiteral
+		case c == ':':
+			t[c] = inLiteral
+		}
+	}
+	return t
+}
+
+// appendClean appends v with a space for each byte that no value may have.
+func appendClean[V string | []byte](b []byte, v V) []byte {
+	at := len(b)
+	b = append(b, v...)
+	for at < len(b) {
+		at += ValueEnd(b[at:])
+		if at < len(b) {
+			b[at] = ' '
+		}
+	}
+	return b
+}
