@@ -16,11 +16,11 @@ func Append(dst []byte, h Header) ([]byte, error) {
 	}
 	switch {
 	case len(h.Identity) > MaxIdentity:
-		return dst, fmt.Errorf("PROXY header: the identity is %d bytes long, at most %d are allowed", len(h.Identity), MaxIdentity)
+		return dst, fmt.Errorf("the identity is %d bytes long, at most %d are allowed", len(h.Identity), MaxIdentity)
 	case len(h.Service) > MaxService:
-		return dst, fmt.Errorf("PROXY header: the service name is %d bytes long, at most %d are allowed", len(h.Service), MaxService)
+		return dst, fmt.Errorf("the service name is %d bytes long, at most %d are allowed", len(h.Service), MaxService)
 	case len(h.Identity) > 0 && !printable(h.Identity), len(h.Service) > 0 && !printable(h.Service):
-		return dst, errors.New("PROXY header: identity and service name must be printable ASCII")
+		return dst, errors.New("identity and service name must be printable ASCII")
 	}
 	start := len(dst)
 	dst = append(append(dst, signature...), 0x21, famUnspecStream, 0, 0)
@@ -51,7 +51,7 @@ func appendAddresses(dst []byte, s, d netip.AddrPort) []byte {
 	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(dst, s.Port()), d.Port())
 }
 
-func appendTLV(dst []byte, kind byte, value []byte) []byte {
+func appendTLV(dst []byte, kind byte, value string) []byte {
 	if len(value) == 0 {
 		return dst
 	}

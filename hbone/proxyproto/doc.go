@@ -8,8 +8,8 @@
 //
 // # Memory
 //
-// Parse copies nothing: Identity and Service of a Header are views of its
-// input. It allocates nothing either, unless it fails. ParseV1 does allocate.
+// A Header is a copy. Parsing version 2 allocates its two strings and nothing
+// else, unless it fails; version 1 allocates.
 //
 // # Concurrency
 //

@@ -50,42 +50,56 @@ type Header struct {
 	// Source and Destination are the addresses of the two ends. They are not
 	// valid if the sender did not tell them.
 	Source, Destination netip.AddrPort
-	// Identity is the client's SPIFFE ID as the sender wrote it, a view; empty
-	// if there is none. It is printable ASCII, and no more is known about it.
-	Identity []byte
-	// Service is the name of the service that was meant, a view. It is a hint:
-	// what is no name is dropped without an error.
-	Service []byte
+	// Identity is the client's SPIFFE ID as the sender wrote it, "" if there is
+	// none. It is printable ASCII, and no more is known about it.
+	Identity string
+	// Service is the name of the service that was meant. It is a hint: what is
+	// no name is dropped without an error.
+	Service string
 }
 
 var (
-	errSignature = errors.New("PROXY header: the connection does not begin with the signature of version 2")
-	errFamily    = errors.New("PROXY header: unix sockets and datagrams are not accepted")
-	errAddresses = errors.New("PROXY header: it ends inside the addresses")
-	errTLV       = errors.New("PROXY header: a TLV is longer than the header")
-	errChecksum  = errors.New("PROXY header: the checksum is wrong")
-	errIdentity  = errors.New("PROXY header: the identity is empty or has bytes that are not printable ASCII")
-	errTwice     = errors.New("PROXY header: it names more than one identity")
+	errSignature = errors.New("the connection does not begin with the signature of version 2")
+	errFamily    = errors.New("unix sockets and datagrams are not accepted")
+	errAddresses = errors.New("it ends inside the addresses")
+	errTLV       = errors.New("a TLV is longer than the header")
+	errChecksum  = errors.New("the checksum is wrong")
+	errIdentity  = errors.New("the identity is empty or has bytes that are not printable ASCII")
+	errTwice     = errors.New("it names more than one identity")
 )
 
-// Parse reads a header of version 2 from the beginning of p. n is its length;
-// n == 0 without an error asks for more bytes. What cannot become a header is
-// refused as early as it shows.
-func Parse(p []byte) (h Header, n int, err error) {
+// Options say which headers are welcome.
+type Options struct {
+	// V1 admits version 1, which carries no identity. The first byte tells the
+	// versions apart.
+	V1 bool
+}
+
+// Parse reads a header from the beginning of p. n is its length; n == 0
+// without an error asks for more bytes. What cannot become a header is refused
+// as early as it shows.
+func Parse(p []byte, o Options) (h Header, n int, err error) {
+	if o.V1 && len(p) > 0 && p[0] == v1Start[0] {
+		return parseV1(p)
+	}
+	return parseV2(p)
+}
+
+func parseV2(p []byte) (h Header, n int, err error) {
 	for i := range min(len(p), len(signature)) {
 		if p[i] != signature[i] {
 			return Header{}, 0, errSignature
 		}
 	}
 	if len(p) > 12 && p[12] != 0x20 && p[12] != 0x21 {
-		return Header{}, 0, fmt.Errorf("PROXY header: version %d, command %d; want version 2, LOCAL or PROXY", p[12]>>4, p[12]&0xf)
+		return Header{}, 0, fmt.Errorf("version %d, command %d; want version 2, LOCAL or PROXY", p[12]>>4, p[12]&0xf)
 	}
 	if len(p) < fixed {
 		return Header{}, 0, nil
 	}
 	n = fixed + int(binary.BigEndian.Uint16(p[14:]))
 	if n > MaxHeader {
-		return Header{}, 0, fmt.Errorf("PROXY header: %d bytes long, at most %d are accepted", n, MaxHeader)
+		return Header{}, 0, fmt.Errorf("%d bytes long, at most %d are accepted", n, MaxHeader)
 	}
 	if p[12] == 0x20 { // section 2.2: a LOCAL header is skipped whole, whatever it holds
 		if len(p) < n {
@@ -144,7 +158,7 @@ func (h *Header) tlvs(p []byte, at int) error {
 		if length > len(p)-at {
 			return errTLV
 		}
-		value := p[at : at+length : at+length]
+		value := p[at : at+length]
 		switch kind {
 		case tlvCRC32C:
 			if !checksum(p, at, value) {
@@ -152,17 +166,17 @@ func (h *Header) tlvs(p []byte, at int) error {
 			}
 		case tlvIdentity:
 			switch {
-			case h.Identity != nil:
+			case h.Identity != "":
 				return errTwice
 			case length > MaxIdentity:
-				return fmt.Errorf("PROXY header: the identity is %d bytes long, at most %d are accepted", length, MaxIdentity)
+				return fmt.Errorf("the identity is %d bytes long, at most %d are accepted", length, MaxIdentity)
 			case !printable(value):
 				return errIdentity
 			}
-			h.Identity = value
+			h.Identity = string(value)
 		case tlvService:
-			if h.Service == nil && length <= MaxService && printable(value) {
-				h.Service = value
+			if h.Service == "" && length <= MaxService && printable(value) {
+				h.Service = string(value)
 			}
 		}
 		at += length
@@ -186,9 +200,9 @@ func checksum(p []byte, at int, sum []byte) bool {
 }
 
 // printable reports whether b is printable ASCII without spaces, and not empty.
-func printable(b []byte) bool {
-	for _, c := range b {
-		if c <= ' ' || c >= 0x7f {
+func printable[T []byte | string](b T) bool {
+	for i := range len(b) {
+		if c := b[i]; c <= ' ' || c >= 0x7f {
 			return false
 		}
 	}

@@ -9,6 +9,11 @@ import (
 	"testing"
 )
 
+var (
+	anyVersion = Options{V1: true}
+	onlyV2     = Options{}
+)
+
 const curl = "spiffe://cluster.local/ns/demo/sa/curl"
 
 // header is signature, the bytes given, the length of body, and body.
@@ -64,12 +69,12 @@ func TestParse(t *testing.T) {
 		{"longest header", header(0x21, 0x11, v4, tlv(0xEE, strings.Repeat("a", MaxHeader-16-12-3))), "10.0.0.1:4386 10.0.0.2:80  "},
 	}
 	for _, r := range rows {
-		h, n, err := Parse(append(bytes.Clone(r.in), "GET / HTTP/1.1"...))
+		h, n, err := Parse(append(bytes.Clone(r.in), "GET / HTTP/1.1"...), onlyV2)
 		if err != nil || n != len(r.in) || say(h) != r.want {
 			t.Errorf("%s: got %q, %d, %v, want %q, %d", r.name, say(h), n, err, r.want, len(r.in))
 		}
 		for k := range r.in {
-			if h, n, err := Parse(r.in[:k]); n != 0 || err != nil || say(h) != say(Header{}) {
+			if h, n, err := Parse(r.in[:k], onlyV2); n != 0 || err != nil || say(h) != say(Header{}) {
 				t.Errorf("%s: %d of %d bytes: got %q, %d, %v, want to be asked for more", r.name, k, len(r.in), say(h), n, err)
 			}
 		}
@@ -109,14 +114,14 @@ func TestParseRefuses(t *testing.T) {
 		{"checksum of 3 bytes", header(0x21, 0x11, v4, tlv(3, "abc")), sum, "checksum", 0},
 	}
 	for _, r := range rows {
-		_, n, err := Parse(r.bad)
+		_, n, err := Parse(r.bad, onlyV2)
 		if err == nil || n != 0 || !strings.Contains(err.Error(), r.says) {
 			t.Errorf("%s: got %d, %v, want an error with %q", r.name, n, err, r.says)
 		}
-		if _, _, err := Parse(r.bad[:r.at]); r.at > 0 && err == nil {
+		if _, _, err := Parse(r.bad[:r.at], onlyV2); r.at > 0 && err == nil {
 			t.Errorf("%s: not refused after %d bytes", r.name, r.at)
 		}
-		if _, n, err := Parse(r.good); err != nil || n == 0 {
+		if _, n, err := Parse(r.good, onlyV2); err != nil || n == 0 {
 			t.Errorf("%s: control: got %d, %v", r.name, n, err)
 		}
 	}
@@ -130,10 +135,10 @@ func TestAppend(t *testing.T) {
 		h    Header
 		want []byte
 	}{
-		{"IPv4 and identity", Header{Source: a4, Destination: b4, Identity: []byte(curl)}, header(0x21, 0x11, v4, tlv(0xD0, curl))},
+		{"IPv4 and identity", Header{Source: a4, Destination: b4, Identity: curl}, header(0x21, 0x11, v4, tlv(0xD0, curl))},
 		{"IPv6", Header{Source: a6, Destination: b6}, header(0x21, 0x21, v6)},
-		{"families differ", Header{Source: a4, Destination: b6, Identity: []byte(curl)}, header(0x21, 0x01, tlv(0xD0, curl))},
-		{"no addresses", Header{Service: []byte("echo")}, header(0x21, 0x01, tlv(0xD1, "echo"))},
+		{"families differ", Header{Source: a4, Destination: b6, Identity: curl}, header(0x21, 0x01, tlv(0xD0, curl))},
+		{"no addresses", Header{Service: "echo"}, header(0x21, 0x01, tlv(0xD1, "echo"))},
 		{"local", Header{Local: true}, header(0x20, 0x00)},
 	}
 	for _, r := range rows {
@@ -143,16 +148,16 @@ func TestAppend(t *testing.T) {
 		}
 	}
 	for name, h := range map[string]Header{
-		"long identity":      {Identity: bytes.Repeat([]byte("a"), 2049)},
-		"long service":       {Service: bytes.Repeat([]byte("a"), 254)},
-		"space in identity":  {Identity: []byte("a b")},
-		"newline in service": {Service: []byte("a\n")},
+		"long identity":      {Identity: strings.Repeat("a", 2049)},
+		"long service":       {Service: strings.Repeat("a", 254)},
+		"space in identity":  {Identity: "a b"},
+		"newline in service": {Service: "a\n"},
 	} {
 		if got, err := Append([]byte("x"), h); err == nil || string(got) != "x" {
 			t.Errorf("%s: got %.40q, %v, want an error", name, got, err)
 		}
 	}
-	if _, err := Append(nil, Header{Identity: bytes.Repeat([]byte("a"), 2048), Service: bytes.Repeat([]byte("a"), 253)}); err != nil {
+	if _, err := Append(nil, Header{Identity: strings.Repeat("a", 2048), Service: strings.Repeat("a", 253)}); err != nil {
 		t.Errorf("control: %v", err)
 	}
 }
@@ -166,28 +171,28 @@ func TestParseV1(t *testing.T) {
 		{"PROXY TCP4 0.0.0.0 255.255.255.255 0 65535\r\n", "0.0.0.0:0 255.255.255.255:65535  "},
 	}
 	for _, r := range rows {
-		h, n, err := ParseEither([]byte(r.in + "\r\nGET"))
+		h, n, err := Parse([]byte(r.in+"\r\nGET"), anyVersion)
 		if err != nil || n != len(r.in) || say(h) != r.want {
 			t.Errorf("%q: got %q, %d, %v, want %q", r.in, say(h), n, err, r.want)
 		}
 		for k := range len(r.in) {
-			if _, n, err := ParseEither([]byte(r.in[:k])); n != 0 || err != nil {
+			if _, n, err := Parse([]byte(r.in[:k]), anyVersion); n != 0 || err != nil {
 				t.Errorf("%q: %d bytes: got %d, %v, want to be asked for more", r.in, k, n, err)
 			}
 		}
 	}
-	if h, n, err := ParseEither(header(0x21, 0x11, v4)); err != nil || n != 28 || say(h) != rows[0].want {
+	if h, n, err := Parse(header(0x21, 0x11, v4), anyVersion); err != nil || n != 28 || say(h) != rows[0].want {
 		t.Errorf("version 2: got %q, %d, %v", say(h), n, err)
 	}
 }
 
 func TestParseV1Refuses(t *testing.T) {
 	const good = "PROXY TCP4 10.0.0.1 10.0.0.2 4386 80\r\n"
-	if _, n, err := ParseV1([]byte(good)); err != nil || n != len(good) {
+	if _, n, err := Parse([]byte(good), anyVersion); err != nil || n != len(good) {
 		t.Fatalf("control: got %d, %v", n, err)
 	}
-	if _, _, err := Parse([]byte(good)); err == nil {
-		t.Error("Parse took version 1, which must be asked for")
+	if _, _, err := Parse([]byte(good), onlyV2); err == nil {
+		t.Error("Parse took version 1 unasked")
 	}
 	for _, bad := range []string{
 		"PROXI TCP4 10.0.0.1 10.0.0.2 4386 80\r\n",
@@ -207,7 +212,7 @@ func TestParseV1Refuses(t *testing.T) {
 		"PROXY UNKNOWN " + strings.Repeat("f", 92) + "\r\n",
 		"PROXY UNKNOWN " + strings.Repeat("f", 200),
 	} {
-		if h, n, err := ParseV1([]byte(bad)); err == nil {
+		if h, n, err := Parse([]byte(bad), anyVersion); err == nil {
 			t.Errorf("%q: got %q, %d, want an error", bad, say(h), n)
 		}
 	}
@@ -215,10 +220,10 @@ func TestParseV1Refuses(t *testing.T) {
 
 func TestParseAllocates(t *testing.T) {
 	p := withCRC(header(0x21, 0x11, v4, tlv(0xD0, curl)))
-	if got := testing.AllocsPerRun(100, func() { _, _, _ = Parse(p) }); got != 0 {
-		t.Errorf("Parse: got %v allocations, want 0", got)
+	if got := testing.AllocsPerRun(100, func() { _, _, _ = Parse(p, onlyV2) }); got != 1 {
+		t.Errorf("Parse: got %v allocations, want 1, the identity", got)
 	}
-	h, _, err := Parse(p)
+	h, _, err := Parse(p, onlyV2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +236,7 @@ func TestParseAllocates(t *testing.T) {
 func BenchmarkParse(b *testing.B) {
 	p := header(0x21, 0x11, v4, tlv(0xD0, curl))
 	for b.Loop() {
-		if _, n, err := Parse(p); n == 0 || err != nil {
+		if _, n, err := Parse(p, onlyV2); n == 0 || err != nil {
 			b.Fatal(err)
 		}
 	}

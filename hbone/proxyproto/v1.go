@@ -8,33 +8,24 @@ import (
 	"strings"
 )
 
-// MaxV1 is the longest header of version 1 (section 2.1).
-const MaxV1 = 107
+// maxV1 is the longest header of version 1 (section 2.1).
+const maxV1 = 107
 
 const v1Start = "PROXY "
 
-var errV1 = errors.New(`PROXY header: want "PROXY TCP4|TCP6 <source> <destination> <source port> <destination port>" and CRLF`)
+var errV1 = errors.New(`want "PROXY TCP4|TCP6 <source> <destination> <source port> <destination port>" and CRLF`)
 
-// ParseEither is Parse for where version 1 is welcome too. A header of version
-// 1 carries no identity. The first byte tells them apart.
-func ParseEither(p []byte) (h Header, n int, err error) {
-	if len(p) > 0 && p[0] == v1Start[0] {
-		return ParseV1(p)
-	}
-	return Parse(p)
-}
-
-// ParseV1 reads a header of version 1 from the beginning of p, and answers as
-// Parse does. UNKNOWN gives a Header without addresses.
-func ParseV1(p []byte) (h Header, n int, err error) {
+// parseV1 reads a header of version 1 as Parse does. UNKNOWN gives a Header
+// without addresses.
+func parseV1(p []byte) (h Header, n int, err error) {
 	for i := range min(len(p), len(v1Start)) {
 		if p[i] != v1Start[i] {
 			return Header{}, 0, errV1
 		}
 	}
-	end := bytes.IndexByte(p[:min(len(p), MaxV1)], '\n')
+	end := bytes.IndexByte(p[:min(len(p), maxV1)], '\n')
 	switch {
-	case end < 0 && len(p) >= MaxV1:
+	case end < 0 && len(p) >= maxV1:
 		return Header{}, 0, errV1
 	case end < 0:
 		return Header{}, 0, nil
