@@ -1,0 +1,76 @@
+package h2
+
+import "github.com/sandwich-mesh/sandwich/internal/turn"
+
+// credit takes n received bytes from the connection's window and returns them
+// at once: they are bounded by the streams' windows, and bytes for streams that
+// are gone must not be lost to the others. It is sent at half a window. c.mu is
+// held.
+func (c *Conn) credit(t *turn.Turn, n int) error {
+	if int64(n) > c.recvWin {
+		return &ConnError{Code: CodeFlowControl, Reason: "DATA beyond the connection's window"}
+	}
+	c.recvWin -= int64(n)
+	c.recvOwed += int32(n)
+	if c.recvOwed >= c.o.ConnWindow/2 {
+		c.appendWindowUpdate(0, uint32(c.recvOwed))
+		c.recvWin += int64(c.recvOwed)
+		c.recvOwed = 0
+		c.mark(t)
+	}
+	return nil
+}
+
+// creditStream owes a stream n bytes more, and returns what is owed at half a
+// window. It is never more than was received: a caller that counts twice must
+// not let the peer send beyond the window. c.mu is held.
+func (c *Conn) creditStream(t *turn.Turn, s *Stream, n int) {
+	s.recvOwed = int32(min(int64(s.recvOwed)+int64(n), int64(c.recvInit)-int64(s.recvWin)))
+	if s.recvClosed || s.recvOwed < c.recvInit/2 || s.recvOwed <= 0 {
+		return
+	}
+	c.appendWindowUpdate(s.id, uint32(s.recvOwed))
+	s.recvWin += s.recvOwed
+	s.recvOwed = 0
+	c.mark(t)
+}
+
+func (c *Conn) handleWindowUpdate(t *turn.Turn, id, n uint32) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.charge(costWindow); err != nil {
+		return err
+	}
+	if id == 0 {
+		if n == 0 {
+			return &ConnError{Code: CodeProtocol, Reason: "WINDOW_UPDATE of 0"}
+		}
+		if c.sendWin += int64(n); c.sendWin > maxWindow {
+			return &ConnError{Code: CodeFlowControl, Reason: "connection's window beyond 2^31-1"}
+		}
+		if c.ring.head != nil {
+			c.mark(t) // Flush pumps
+		}
+		return nil
+	}
+	s := c.streams[id]
+	if s == nil {
+		return c.absent(t, frame{typ: frameWindowUpdate, id: id})
+	}
+	if n == 0 {
+		return c.streamError(t, s, CodeProtocol, "WINDOW_UPDATE of 0")
+	}
+	if s.sendWin += int64(n); s.sendWin > maxWindow {
+		return c.streamError(t, s, CodeFlowControl, "stream's window beyond 2^31-1")
+	}
+	c.ready(t, s)
+	return nil
+}
+
+// ready puts a stream that can send into the ring. c.mu is held.
+func (c *Conn) ready(t *turn.Turn, s *Stream) {
+	if s.queued > 0 && s.sendWin > 0 && !s.inRing {
+		c.ring.add(s)
+		c.mark(t)
+	}
+}

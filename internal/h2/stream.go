@@ -1,0 +1,212 @@
+package h2
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+)
+
+// A Stream is one stream of a Conn, and a turn.Sink. Its methods may be called
+// from any goroutine; after Closed they do nothing.
+type Stream struct {
+	// Set once.
+	c  *Conn
+	id uint32
+
+	// Held while the handler is called. It comes before every other lock, so
+	// nothing that a handler calls down takes it.
+	up sync.Mutex
+
+	// Guarded by c.mu: receiving.
+	recvWin  int32 // what the peer may still send
+	recvOwed int32 // consumed, and not returned yet
+	length   int64 // content still to come if it was announced, or -1
+
+	// Guarded by c.mu: sending.
+	sendWin     int64
+	queued      int
+	first, last *chunk
+	prev, next  *Stream // in c.ring
+	lastPos     int64   // where in all that the connection sent this stream's last byte is
+	flight      int64   // bytes sent since the out side held none
+	trailers    []Field // they follow the queue
+	waitAt      int32   // place in c.waiting plus one
+
+	// Guarded by c.mu: state.
+	inRing     bool
+	endDue     bool // CloseWrite was called; END_STREAM follows the queue
+	sendClosed bool // END_STREAM has been appended
+	recvClosed bool // END_STREAM has been received
+	closed     bool // out of the table
+	gotHead    bool // the final head has been received
+	sentHead   bool
+	opening    bool // Request has not returned
+	connect    bool // a CONNECT request
+	tunnel     bool // an open tunnel: nothing but DATA may come
+	noHead     bool // the request was HEAD, whose content-length promises nothing
+	noted      bool // a turn will call Notified
+	dueLeft    bool
+	told       bool // Closed has been called
+	err        error
+	h          StreamHandler
+}
+
+var (
+	_ turn.Sink     = (*Stream)(nil)
+	_ turn.Notified = (*Stream)(nil)
+)
+
+// Handle sets who hears of the stream. A server calls it in Request; it may be
+// called again when a stream changes its protocol.
+func (s *Stream) Handle(h StreamHandler) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.h = h
+}
+
+// ID returns the stream's number.
+func (s *Stream) ID() uint32 { return s.id }
+
+// SendHeaders sends a head: a server's responses, or trailers (with end), which
+// wait for queued content. Fields are taken as they are; content-length must
+// match what is written.
+func (s *Stream) SendHeaders(t *turn.Turn, fields []Field, end bool) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.closed || s.endDue {
+		return
+	}
+	if !s.sentHead {
+		s.sentHead = true
+		c.rate.answered++
+	}
+	s.endDue = end
+	switch {
+	case s.queued == 0:
+		c.appendHead(s.id, fields, end)
+		if end {
+			s.sendClosed = true
+			c.maybeFinish(t, s)
+		}
+	case end:
+		s.trailers = slices.Clone(fields)
+	default: // a head behind content is no message at all
+		c.reset(t, s, &StreamError{Code: CodeInternal, Reason: "head sent behind content"})
+	}
+	c.mark(t)
+}
+
+// Write implements turn.Sink: it appends a copy of p to what the stream sends.
+func (s *Stream) Write(t *turn.Turn, p []byte) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.closed || s.endDue || len(p) == 0 {
+		return
+	}
+	if s.queued == 0 && c.ring.head == nil { // nobody waits, so nobody is overtaken
+		n := int(min(int64(len(p)), s.sendWin, c.sendWin))
+		if n > 0 && c.outRoom(n) < n {
+			n = max(0, c.outRoom(n)/c.peer.send*c.peer.send) // whole frames only
+		}
+		if n > 0 {
+			c.appendData(t, s, p[:n])
+			p = p[n:]
+		}
+	}
+	if len(p) > 0 {
+		c.enqueue(s, p)
+		c.ready(t, s)
+	}
+	c.watch(t, s)
+	c.mark(t)
+}
+
+// Buffered implements turn.Sink: the stream's queue, and of its bytes in the
+// buffers below what may not have left yet.
+func (s *Stream) Buffered() int {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.closed {
+		return 0
+	}
+	if s.lastPos > c.left {
+		c.look()
+	}
+	return s.held()
+}
+
+// held is Buffered as far as is known. c.mu is held.
+func (s *Stream) held() int {
+	return s.queued + int(max(0, min(s.flight, s.lastPos-s.c.left)))
+}
+
+// CloseWrite implements turn.Sink: END_STREAM follows what was written.
+func (s *Stream) CloseWrite(t *turn.Turn) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.closed || s.endDue {
+		return
+	}
+	s.endDue = true
+	if s.queued == 0 {
+		c.sendEnd(t, s)
+		c.mark(t)
+	}
+}
+
+// Abort implements turn.Sink: RST_STREAM with code. What was queued is dropped;
+// Closed follows with a *StreamError.
+func (s *Stream) Abort(t *turn.Turn, code uint32) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.closed {
+		c.reset(t, s, &StreamError{Code: code})
+	}
+}
+
+// Consume says that n received bytes are done with, so that the peer may send
+// as many more.
+func (s *Stream) Consume(t *turn.Turn, n int) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.closed && n > 0 {
+		c.creditStream(t, s, n)
+	}
+}
+
+// notify queues s's up-calls. c.mu is held.
+func (s *Stream) notify(t *turn.Turn) {
+	if !s.noted {
+		s.noted = true
+		t.Notify(s)
+	}
+}
+
+// Notified implements turn.Notified.
+func (s *Stream) Notified(t *turn.Turn) {
+	s.up.Lock()
+	defer s.up.Unlock()
+	c := s.c
+	c.mu.Lock()
+	s.noted = false
+	left := s.dueLeft && !s.closed
+	closed := s.closed && !s.told
+	s.dueLeft = false
+	s.told = s.closed
+	h, err := s.h, s.err
+	c.mu.Unlock()
+	switch {
+	case h == nil: // refused in Request, which knows
+	case closed:
+		h.Closed(t, s, err)
+	case left:
+		h.Left(t, s)
+	}
+}
