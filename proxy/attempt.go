@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
+	"github.com/sandwich-mesh/sandwich/proxy/upstream"
+)
+
+var _ upstream.CallHandler = (*exchange)(nil)
+
+// forward makes one attempt: pick, open, and send as soon as it stands.
+func (x *exchange) forward(t *turn.Turn) {
+	if x.route.Fault != nil {
+		x.fail(t, x.route.Fault)
+		return
+	}
+	e, err := x.route.Backend.Pick(x.stream.Attempts)
+	if err != nil {
+		x.fail(t, fault.Of(err))
+		return
+	}
+	if x.req.ExpectContinue { // ours to answer: the body may have to be sent twice
+		x.req.ExpectContinue = false
+		x.down.writeContinue(t)
+	}
+	x.state = xConnecting
+	x.started = t.Now()
+	x.request.sent = 0
+	x.tried = e
+	if d := x.route.Info.TryTimeout; d > 0 {
+		x.tryUntil = x.started.Add(d)
+		x.arm(t)
+	}
+	call, ready := e.Open(t, x.lane.Load(), x)
+	x.call = call
+	if ready {
+		x.send(t)
+	}
+}
+
+// Ready: the connection that the attempt waited for stands.
+func (x *exchange) Ready(t *turn.Turn) {
+	defer x.rescue(t)
+	if x.may(t, evReady) {
+		x.send(t)
+		x.creditRequest(t)
+	}
+}
+
+// send writes what there is of the request.
+func (x *exchange) send(t *turn.Turn) {
+	r := &x.request
+	x.state = xSending
+	bodiless := r.bodyEnd || r.rawEnd && r.raw == nil && !x.svc.Chain.SeesRequestBody() && !x.route.Chain.SeesRequestBody()
+	if bodiless && len(r.body) == 0 && x.req.Trailer.Len() == 0 {
+		r.bodyEnd, r.rawEnd = true, false
+		x.call.WriteHead(t, &x.req, true)
+		return
+	}
+	x.call.WriteHead(t, &x.req, false)
+	if len(r.body) == 0 && !r.bodyEnd {
+		return
+	}
+	c := message.Chunk{Data: r.body, End: r.bodyEnd}
+	if r.bodyEnd && x.req.Trailer.Len() > 0 {
+		c.Trailer = &x.req.Trailer
+	}
+	r.sent = len(r.body)
+	err := x.call.WriteChunk(t, &c)
+	if r.once {
+		r.spent = true
+		x.p.dropReplay(r)
+	}
+	if err != nil {
+		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
+	}
+}
+
+// Failed: the attempt has ended without a whole response.
+func (x *exchange) Failed(t *turn.Turn, f *fault.Fault) {
+	defer x.rescue(t)
+	if !x.may(t, evFailed) {
+		return
+	}
+	if x.state >= xResponding {
+		x.call = nil
+		x.giveUp(t, f)
+		return
+	}
+	sent := x.call.Progress()
+	x.call = nil
+	x.retry(t, x.record(t, 0, f, sent))
+}
+
+// failed ends an attempt from our side.
+func (x *exchange) failed(t *turn.Turn, f *fault.Fault) {
+	if x.state != xConnecting && x.state != xSending || x.call == nil {
+		return
+	}
+	sent := x.call.Progress()
+	x.call.Cancel(t)
+	x.call = nil
+	x.retry(t, x.record(t, 0, f, sent))
+}
+
+// record notes how the attempt went.
+func (x *exchange) record(t *turn.Turn, status int, f *fault.Fault, sent filters.Progress) *filters.Attempt {
+	a := filters.Attempt{
+		N:          len(x.stream.Attempts) + 1,
+		Status:     status,
+		Fault:      f,
+		Sent:       sent,
+		Took:       t.Now().Sub(x.started),
+		Idempotent: idempotent(x.req.Method),
+	}
+	if x.tried != nil {
+		a.Endpoint, a.Workload = x.tried.Addr(), x.tried.Workload()
+	}
+	x.stream.Attempts = append(x.stream.Attempts, a)
+	x.tryUntil = time.Time{}
+	return &x.stream.Attempts[len(x.stream.Attempts)-1]
+}
+
+// idempotent reports whether a request may be repeated without harm even if the
+// endpoint has acted on it (RFC 9110, section 9.2.2).
+func idempotent(method []byte) bool {
+	switch string(method) {
+	case "GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE":
+		return true
+	}
+	return false
+}
+
+// retry makes another attempt if that is safe and the policy wants it, and else
+// ends the request with the attempt's fault.
+func (x *exchange) retry(t *turn.Turn, a *filters.Attempt) {
+	if wait, again := x.mayRetry(a); again {
+		x.again(t, wait)
+		return
+	}
+	x.giveUp(t, a.Fault)
+}
+
+// mayRetry is the one place where another attempt is decided. Safe means that
+// no byte of a response has gone downstream and all of the request is at hand;
+// no policy can override that.
+func (x *exchange) mayRetry(a *filters.Attempt) (time.Duration, bool) {
+	if x.state >= xStreaming || x.request.spent || x.pending != noPhase || a.N >= maxAttempts || x.route.Info.Retry == nil {
+		return 0, false
+	}
+	return x.route.Info.Retry.Next(a)
+}
+
+// again makes the next attempt, now or after a while.
+func (x *exchange) again(t *turn.Turn, wait time.Duration) {
+	x.p.stats.Retries.Add(1)
+	x.state = xConnecting
+	if wait <= 0 {
+		x.forward(t)
+		return
+	}
+	x.retryAt = t.Now().Add(wait)
+	x.arm(t)
+}

@@ -1,0 +1,353 @@
+package proxy
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/internal/wheel"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
+	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
+	"github.com/sandwich-mesh/sandwich/proxy/upstream"
+)
+
+// A state is where an exchange is in its life. It goes up only, but for another
+// attempt.
+type state uint8
+
+const (
+	xNew        state = iota // lent to the codec; no head yet
+	xFiltering               // request phase: chains, route
+	xConnecting              // an attempt waits for its connection, or for its back-off
+	xSending                 // the request is on its way; no response head yet
+	xResponding              // response head: response phases
+	xStreaming               // committed: the head has gone downstream
+	xDone                    // the response is complete; the rest of the request is thrown away
+	xOver                    // nothing may happen any more
+	states
+)
+
+// An event is what can happen to an exchange.
+type event uint8
+
+const (
+	evRequestHead event = iota
+	evRequestChunk
+	evRequestBroken
+	evReady
+	evInformational
+	evResponseHead
+	evResponseChunk
+	evFailed
+	events
+)
+
+// allowed says which event may come in which state. An event that may not is a
+// bug and is treated as one: the exchange fails with Internal. Not listed are
+// left, downstreamClosed, Expired and Resume: they may come at any time, and
+// mean nothing when it is too late.
+var allowed = [states]uint16{
+	xNew:        1<<evRequestHead | 1<<evRequestBroken,
+	xFiltering:  1<<evRequestChunk | 1<<evRequestBroken,
+	xConnecting: 1<<evRequestChunk | 1<<evRequestBroken | 1<<evReady | 1<<evFailed,
+	xSending:    1<<evRequestChunk | 1<<evRequestBroken | 1<<evInformational | 1<<evResponseHead | 1<<evFailed,
+	xResponding: 1<<evRequestChunk | 1<<evRequestBroken | 1<<evResponseChunk | 1<<evFailed,
+	xStreaming:  1<<evRequestChunk | 1<<evRequestBroken | 1<<evResponseChunk | 1<<evFailed,
+	xDone:       1<<evRequestChunk | 1<<evRequestBroken,
+	xOver:       0,
+}
+
+// A downstream is the client's side of an exchange: an inner HTTP/1 connection,
+// later a stream of an inner HTTP/2 one.
+type downstream interface {
+	writeContinue(t *turn.Turn)
+	writeInformational(t *turn.Turn, r *message.Response)
+	writeHead(t *turn.Turn, r *message.Response, end bool) error
+	writeChunk(t *turn.Turn, c *message.Chunk) error
+	buffered() int
+	consume(t *turn.Turn, n int)
+	// cut ends it in the middle of a message.
+	cut(t *turn.Turn)
+	// done says that the exchange is over; keep, that the next may follow.
+	done(t *turn.Turn, keep bool)
+}
+
+// An exchange is one request in progress, and its response. Its events come
+// with the lane held; each does its step and returns.
+type exchange struct {
+	// Set while it is in use.
+	p    *Proxy
+	down downstream
+	svc  *snapshot.Service
+
+	// Atomic: who comes from another goroutine finds the lane here, and looks
+	// again when it has it. Nil while the exchange is in the pool.
+	lane atomic.Pointer[turn.Lane]
+
+	// Guarded by the lane.
+	state  state
+	stream filters.Stream
+	req    message.Request
+	resp   message.Response
+	route  *snapshot.Route
+	random uint32 // chooses the weighted backend, the same on every look
+
+	call    upstream.Call      // nil between attempts
+	tried   *upstream.Endpoint // whom the attempt in progress was made to
+	started time.Time          // of the attempt in progress
+
+	request  requestSide
+	response responseSide
+
+	timer    wheel.Timer // the first of the three times below
+	armed    bool
+	deadline time.Time // of the request; zero: none
+	tryUntil time.Time // of the attempt; zero: none
+	retryAt  time.Time // end of the back-off; zero: not waiting
+
+	pending phase        // the phase in which a filter waits; noPhase if none does
+	gaveUp  *fault.Fault // why it ends as soon as a Worker has returned
+	failing bool         // an answer to a fault is being made; a second fault cuts
+	reason  string       // why a filter replied, for the log
+}
+
+// maxAttempts bounds the attempts of one request, whatever a policy asks for.
+const maxAttempts = 16
+
+// newExchange takes an exchange from the pool for the next request of in.
+func (p *Proxy) newExchange(t *turn.Turn, in *inner) *exchange {
+	x := p.exchanges.Get().(*exchange)
+	x.p, x.down, x.svc = p, in, in.svc
+	x.state = xNew
+	x.stream.Bind(x)
+	x.stream.Request, x.stream.Peer, x.stream.Start = &x.req, in.conn.Peer, t.Now()
+	x.lane.Store(&in.Lane)
+	return x
+}
+
+// enter takes the exchange's lane for somebody who comes from another
+// goroutine. It reports false, without the lane, if the exchange is over.
+func (x *exchange) enter() (*turn.Lane, bool) {
+	for {
+		l := x.lane.Load()
+		if l == nil {
+			return nil, false
+		}
+		l.Lock()
+		if x.lane.Load() == l {
+			return l, true
+		}
+		l.Unlock()
+	}
+}
+
+// may checks an event against the table.
+func (x *exchange) may(t *turn.Turn, e event) bool {
+	if allowed[x.state]&(1<<e) != 0 {
+		return true
+	}
+	x.p.stats.Impossible.Add(1)
+	x.fail(t, fault.Wrap(fault.Internal, fault.Local, nil))
+	return false
+}
+
+// requestHead begins the exchange: the service's chain, the route, the route's
+// chain, and then upstream.
+func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
+	if !x.may(t, evRequestHead) {
+		return
+	}
+	x.state = xFiltering
+	x.request.ended = end
+	x.request.rawEnd = end
+	sanitize(r)
+	if x.svc == nil {
+		x.fail(t, fault.Wrap(fault.NotOurs, fault.Local, nil))
+		return
+	}
+	x.random = rand.Uint32()
+	x.findRoute() // provisional: filters of the service's chain see it
+	x.afterRequest(t, serviceRequest, x.svc.Chain.Request(&x.stream))
+}
+
+// sanitize removes what a client must not tell: who it is, is told by the mesh.
+func sanitize(r *message.Request) { r.Header.DelKnown(message.XForwardedClientCert) }
+
+// findRoute looks the route up and lets filters see it.
+func (x *exchange) findRoute() {
+	x.route, _ = x.svc.Route(&x.req, x.random)
+	x.stream.Route = nil
+	if x.route != nil {
+		x.stream.Route = x.route.Info
+	}
+}
+
+// afterRequest goes on behind a request phase that answered reply.
+func (x *exchange) afterRequest(t *turn.Turn, ph phase, reply *filters.Reply) {
+	switch {
+	case reply == filters.Wait:
+		x.wait(ph)
+	case reply != nil:
+		x.reply(t, reply)
+	case ph == serviceRequest:
+		if x.svc.Chain.SeesRequest() {
+			x.findRoute() // a filter may have changed the head
+		}
+		if x.route == nil {
+			x.fail(t, fault.Wrap(fault.NoRoute, fault.Local, nil))
+			return
+		}
+		x.setDeadline(t)
+		x.afterRequest(t, routeRequest, x.route.Chain.Request(&x.stream))
+	default:
+		x.request.filtered = true
+		x.forward(t)
+		x.runHeldRequest(t)
+	}
+}
+
+// setDeadline starts the route's clock for the whole request.
+func (x *exchange) setDeadline(t *turn.Turn) {
+	if d := x.route.Info.Timeout; d > 0 {
+		x.deadline = x.stream.Start.Add(d)
+		x.stream.Deadline = x.deadline
+		x.arm(t)
+	}
+}
+
+// arm sets the timer for whatever is due first.
+func (x *exchange) arm(t *turn.Turn) {
+	at := x.deadline
+	for _, other := range [...]time.Time{x.tryUntil, x.retryAt} {
+		if !other.IsZero() && (at.IsZero() || other.Before(at)) {
+			at = other
+		}
+	}
+	if !at.IsZero() {
+		x.armed = true
+		x.p.wheel.Set(&x.timer, x, max(at.Sub(t.Now()), 0))
+	}
+}
+
+// Expired is called by the wheel, perhaps late: after the exchange is over, or
+// for the next one, which then finds nothing due.
+func (x *exchange) Expired(t *turn.Turn, _ *wheel.Timer) {
+	l, ok := x.enter()
+	if !ok {
+		return
+	}
+	defer l.Unlock()
+	defer x.rescue(t)
+	now := t.Now()
+	switch {
+	case x.state == xDone || x.state == xNew:
+		return
+	case due(x.deadline, now):
+		x.deadline = time.Time{}
+		x.giveUp(t, fault.Wrap(fault.UpstreamTimeout, fault.Upstream, nil))
+	case due(x.tryUntil, now):
+		x.tryUntil = time.Time{}
+		x.failed(t, fault.Wrap(fault.TryTimeout, fault.Upstream, nil))
+	case due(x.retryAt, now):
+		x.retryAt = time.Time{}
+		x.forward(t)
+	}
+	if x.state != xDone {
+		x.arm(t)
+	}
+}
+
+func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
+
+// left: bytes have left one side or the other, so credit may go back.
+func (x *exchange) left(t *turn.Turn) {
+	x.creditRequest(t)
+	x.creditResponse(t)
+}
+
+// downstreamClosed: the client has gone. What it asked for is of no use.
+func (x *exchange) downstreamClosed(t *turn.Turn, err error) {
+	if x.state >= xDone {
+		x.finish(t, false)
+		return
+	}
+	x.giveUp(t, fault.Wrap(fault.ClientGone, fault.Downstream, err))
+}
+
+// giveUp ends the exchange with a fault, as soon as no filter works on it.
+func (x *exchange) giveUp(t *turn.Turn, f *fault.Fault) {
+	x.stream.Cancel(f)
+	if x.pending != noPhase && !x.stream.Abandon() {
+		x.gaveUp = f
+		return
+	}
+	x.pending = noPhase
+	x.fail(t, f)
+}
+
+// finish ends the exchange: everybody who saw the stream is told, once. keep
+// says that the client's connection may bring another request.
+func (x *exchange) finish(t *turn.Turn, keep bool) {
+	if x.state == xOver {
+		return
+	}
+	x.state = xOver
+	if x.armed {
+		x.p.wheel.Stop(&x.timer)
+	}
+	if x.svc != nil {
+		if x.route != nil {
+			x.route.Chain.Done(&x.stream)
+		}
+		x.svc.Chain.Done(&x.stream)
+	}
+	x.p.observe(t, x)
+	if x.request.owed > 0 {
+		x.down.consume(t, x.request.owed)
+	}
+	x.lane.Store(nil)
+	x.down.done(t, keep)
+	t.Notify(x) // back to the pool when no frame of this turn refers to it any more
+}
+
+// Notified puts the exchange back into the pool.
+func (x *exchange) Notified(*turn.Turn) {
+	x.stream.Reset()
+	x.req.Reset()
+	x.resp.Reset()
+	x.p.dropBody(&x.request)
+	x.response.drop()
+	p := x.p
+	x.p, x.down, x.svc, x.route, x.call, x.tried = nil, nil, nil, nil, nil, nil
+	x.request, x.response = requestSide{}, responseSide{}
+	x.deadline, x.tryUntil, x.retryAt, x.started = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	x.armed, x.failing, x.reason = false, false, ""
+	x.pending, x.gaveUp, x.state = noPhase, nil, xNew
+	p.exchanges.Put(x)
+}
+
+// rescue is the boundary at which a panic of an exchange ends: it costs both
+// streams, is counted and told, and the process lives.
+func (x *exchange) rescue(t *turn.Turn) {
+	if r := recover(); r != nil {
+		x.p.panicked(r)
+		x.abandon(t)
+	}
+}
+
+// abandon drops an exchange that panicked. It does not go back to the pool:
+// nobody knows what still refers to it.
+func (x *exchange) abandon(t *turn.Turn) {
+	if x.state == xOver {
+		return
+	}
+	x.state = xOver
+	x.lane.Store(nil)
+	if x.call != nil {
+		x.call.Cancel(t)
+	}
+	x.down.cut(t)
+}

@@ -1,0 +1,397 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/internal/wheel"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/http1"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
+	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
+)
+
+var (
+	_ hbone.TunnelHandler = (*inner)(nil)
+	_ http1.ServerHandler = (*inner)(nil)
+	_ downstream          = (*inner)(nil)
+	_ wheel.Owner         = (*inner)(nil)
+)
+
+const (
+	// HeaderTimeout bounds the time from the first byte of a head to its last.
+	HeaderTimeout = 10 * time.Second
+	// IdleTimeout is how long a client's connection may be unused.
+	IdleTimeout = time.Hour
+	// lingerTime is how long a client may go on sending after our last byte,
+	// so that it reads the response before it learns of the end.
+	lingerTime = 5 * time.Second
+	// maxUnread is how much response may wait for the client before the next
+	// pipelined request is begun.
+	maxUnread = 64 << 10
+)
+
+// An inner is one inner HTTP/1 connection of a client: a lane, a codec, and the
+// exchange in progress. Between exchanges it holds no message and no buffer.
+type inner struct {
+	turn.Lane
+
+	// Set once.
+	p    *Proxy
+	tun  hbone.Tunnel
+	conn filters.Conn
+
+	// Guarded by the lane.
+	codec   http1.Server
+	x       *exchange // nil between exchanges
+	snap    *snapshot.Snapshot
+	svc     *snapshot.Service
+	timer   wheel.Timer
+	since   time.Time // of the head or the idleness that timer watches
+	waitsAt timerFor
+	body    int  // request body bytes found in the bytes now being fed
+	next    bool // the next exchange is due, at the turn's top level
+	stalled bool // …once the client has read what it was sent
+	fin     bool // the client has ended its side
+	closing bool // ours is ended; what still comes is thrown away
+	over    bool
+}
+
+// A timerFor says what an inner's timer is for.
+type timerFor uint8
+
+const (
+	forNothing timerFor = iota
+	forHead
+	forIdle
+	forLinger
+)
+
+// Opened never comes: the client opened the tunnel.
+func (in *inner) Opened(*turn.Turn) {}
+
+// Data feeds the codec. What is not request body is done with at once.
+func (in *inner) Data(t *turn.Turn, p []byte, end bool) {
+	in.Lock()
+	defer in.Unlock()
+	defer in.rescue(t)
+	if in.closing || in.over {
+		in.tun.Consume(t, len(p))
+		in.finished(t, end)
+		return
+	}
+	if len(p) > 0 {
+		kept := in.codec.Kept()
+		in.body = 0
+		in.codec.Feed(t, p)
+		in.credit(t, kept+len(p))
+	}
+	if end {
+		in.fin = true
+		in.codec.EOF(t)
+	}
+	in.settle(t)
+}
+
+// credit returns credit for what the codec took of had bytes and found to be no
+// body: the exchange says when body bytes are done with.
+func (in *inner) credit(t *turn.Turn, had int) {
+	if n := had - in.codec.Kept() - in.body; n > 0 {
+		in.tun.Consume(t, n)
+	}
+}
+
+// finished ends a connection both of whose sides have ended.
+func (in *inner) finished(t *turn.Turn, end bool) {
+	if end {
+		in.fin = true
+	}
+	if in.fin && in.closing && !in.over {
+		in.p.wheel.Stop(&in.timer)
+	}
+}
+
+// settle sees to timers and to the end of a connection after the codec was fed.
+func (in *inner) settle(t *turn.Turn) {
+	switch {
+	case in.over || in.closing || in.x != nil:
+	case in.fin && in.codec.Idle():
+		in.close(t)
+	case in.codec.Idle():
+		in.watch(t, forIdle)
+	default:
+		in.watch(t, forHead)
+	}
+}
+
+// watch starts the clock for what the connection now waits for. The timer is
+// not moved for each request: when it expires it looks at the time that counts.
+func (in *inner) watch(t *turn.Turn, what timerFor) {
+	if in.waitsAt == forHead && what == forHead {
+		return // the head has begun before
+	}
+	in.since = t.Now()
+	if in.waitsAt == what {
+		return
+	}
+	in.waitsAt = what
+	in.p.wheel.Set(&in.timer, in, in.limit())
+}
+
+func (in *inner) limit() time.Duration {
+	switch in.waitsAt {
+	case forHead:
+		return HeaderTimeout
+	case forLinger:
+		return lingerTime
+	}
+	return IdleTimeout
+}
+
+// Expired looks whether what the timer watches has really lasted that long.
+func (in *inner) Expired(t *turn.Turn, _ *wheel.Timer) {
+	in.Lock()
+	defer in.Unlock()
+	if in.over || in.waitsAt == forNothing {
+		return
+	}
+	if left := in.limit() - t.Now().Sub(in.since); left > 0 {
+		in.p.wheel.Set(&in.timer, in, left)
+		return
+	}
+	switch in.waitsAt {
+	case forHead:
+		in.refuse(t, fault.Wrap(fault.HeaderTimeout, fault.Downstream, nil))
+	case forIdle:
+		if in.x == nil {
+			in.close(t)
+		}
+	case forLinger:
+		in.tun.Abort(t, hbone.CodeNoError)
+	}
+	in.waitsAt = forNothing
+}
+
+// close ends our side; the client gets a while to end its own.
+func (in *inner) close(t *turn.Turn) {
+	in.closing = true
+	in.tun.CloseWrite(t)
+	in.codec.Release()
+	if !in.fin {
+		in.waitsAt = forNothing
+		in.watch(t, forLinger)
+	}
+}
+
+// Left: the client has read. That may be what the next pipelined request
+// waited for.
+func (in *inner) Left(t *turn.Turn) {
+	in.Lock()
+	defer in.Unlock()
+	defer in.rescue(t)
+	if in.over {
+		return
+	}
+	if in.x != nil {
+		in.x.left(t)
+	}
+	if in.stalled && in.tun.Buffered() < maxUnread {
+		in.stalled = false
+		in.goOn(t)
+	}
+}
+
+// Closed: the tunnel is over, in order or not.
+func (in *inner) Closed(t *turn.Turn, err error) {
+	in.Lock()
+	defer in.Unlock()
+	defer in.rescue(t)
+	in.over = true
+	in.p.wheel.Stop(&in.timer)
+	in.waitsAt = forNothing
+	if in.x != nil {
+		in.x.downstreamClosed(t, err)
+	}
+	in.codec.Release()
+	in.p.forget(in)
+}
+
+// pin takes the snapshot of the moment, if it has changed.
+func (in *inner) pin() {
+	cur := in.p.snap.Load()
+	if cur == in.snap {
+		return
+	}
+	old := in.snap
+	if !cur.Pin() { // replaced meanwhile: look again
+		in.pin()
+		return
+	}
+	in.snap = cur
+	in.svc, _ = cur.Service(in.conn.Peer.Destination, in.conn.Peer.Host)
+	if old != nil {
+		old.Unpin()
+	}
+}
+
+// repin is asked by Apply, so that an unused connection does not keep an old
+// snapshot alive.
+func (in *inner) repin() {
+	in.Lock()
+	defer in.Unlock()
+	if in.x == nil && !in.over {
+		in.pin()
+	}
+}
+
+// NewRequest lends the message into which the codec parses the next head.
+func (in *inner) NewRequest(t *turn.Turn) *message.Request {
+	if in.x == nil {
+		in.pin()
+		in.x = in.p.newExchange(t, in)
+	}
+	return &in.x.req
+}
+
+// Request begins the exchange.
+func (in *inner) Request(t *turn.Turn, r *message.Request, end bool) {
+	t.Event()
+	if in.waitsAt == forHead {
+		in.waitsAt = forIdle // the timer runs on and will look at since
+	}
+	in.since = t.Now()
+	in.x.requestHead(t, r, end)
+}
+
+// RequestChunk brings body bytes of the exchange in progress.
+func (in *inner) RequestChunk(t *turn.Turn, c *message.Chunk) {
+	in.body += len(c.Data)
+	if in.x == nil {
+		in.tun.Consume(t, len(c.Data))
+		return
+	}
+	in.x.requestChunk(t, c)
+}
+
+// RequestError answers what is no request. Nothing after it can be trusted to
+// begin where it seems to.
+func (in *inner) RequestError(t *turn.Turn, err *http1.ParseError) {
+	kind := kindOfStatus(err.Status)
+	f := fault.Wrap(kind, fault.Downstream, err)
+	if in.x != nil && in.x.state != xNew {
+		in.x.requestBroken(t, f)
+		return
+	}
+	in.refuse(t, f)
+}
+
+// refuse answers a request that never became one.
+func (in *inner) refuse(t *turn.Turn, f *fault.Fault) {
+	if in.x == nil {
+		in.pin()
+		in.x = in.p.newExchange(t, in)
+	}
+	in.x.requestBroken(t, f)
+}
+
+func kindOfStatus(status int) fault.Kind {
+	switch status {
+	case 408:
+		return fault.HeaderTimeout
+	case 413:
+		return fault.BodyTooLarge
+	case 414:
+		return fault.TargetTooLong
+	case 431:
+		return fault.HeadTooLarge
+	case 501:
+		return fault.NotImplemented
+	case 505:
+		return fault.VersionNotSupported
+	}
+	return fault.BadRequest
+}
+
+// The downstream of an exchange.
+
+func (in *inner) writeContinue(t *turn.Turn)                           { in.codec.Continue(t) }
+func (in *inner) writeInformational(t *turn.Turn, r *message.Response) { in.codec.Informational(t, r) }
+func (in *inner) writeHead(t *turn.Turn, r *message.Response, end bool) error {
+	return in.codec.WriteHead(t, r, end)
+}
+func (in *inner) writeChunk(t *turn.Turn, c *message.Chunk) error { return in.codec.WriteChunk(t, c) }
+func (in *inner) buffered() int                                   { return in.tun.Buffered() }
+func (in *inner) consume(t *turn.Turn, n int)                     { in.tun.Consume(t, n) }
+
+// cut ends the connection in the middle of a message.
+func (in *inner) cut(t *turn.Turn) {
+	if !in.over {
+		in.tun.Abort(t, hbone.CodeCancel)
+	}
+}
+
+// done is told when the exchange is over. A pipelined request begins at the
+// turn's top level: the upstream connection that this one used is free by then,
+// and a client that pipelines cannot make the stack deep.
+func (in *inner) done(t *turn.Turn, keep bool) {
+	in.x = nil
+	if in.over {
+		return
+	}
+	if !keep || !in.codec.KeepAlive() {
+		in.close(t)
+		return
+	}
+	in.since = t.Now()
+	if in.codec.Kept() == 0 {
+		in.codec.Next(t)
+		in.settle(t)
+		return
+	}
+	in.next = true
+	t.Notify(in)
+}
+
+// Notified begins the next exchange.
+func (in *inner) Notified(t *turn.Turn) {
+	in.Lock()
+	defer in.Unlock()
+	defer in.rescue(t)
+	if in.next {
+		in.next = false
+		in.goOn(t)
+	}
+}
+
+// goOn takes up what the client has sent meanwhile, unless it does not read:
+// answers to it would only pile up.
+func (in *inner) goOn(t *turn.Turn) {
+	if in.over || in.closing || in.x != nil {
+		return
+	}
+	if in.tun.Buffered() >= maxUnread {
+		in.stalled = true
+		return
+	}
+	kept := in.codec.Kept()
+	in.body = 0
+	in.codec.Next(t)
+	in.credit(t, kept)
+	in.settle(t)
+}
+
+// rescue is the boundary at which a panic ends: it costs the connection, is
+// counted and told, and the process lives. Runs with the lane held.
+func (in *inner) rescue(t *turn.Turn) {
+	if r := recover(); r != nil {
+		in.p.panicked(r)
+		if in.x != nil {
+			in.x.abandon(t)
+		}
+		in.x = nil
+		in.over = true
+		in.tun.Abort(t, hbone.CodeInternal)
+	}
+}

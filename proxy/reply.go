@@ -1,0 +1,96 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+)
+
+// reply makes r the response: the attempt in progress is given up, and the
+// filters that have seen the request and come before the one that replied see
+// the response. This and fail are the only places where an answer is made here.
+func (x *exchange) reply(t *turn.Turn, r *filters.Reply) {
+	if r.Fault != nil && x.stream.Fault == nil {
+		x.stream.Fault = r.Fault
+	}
+	if x.state >= xStreaming {
+		x.cut(t)
+		return
+	}
+	x.dropAttempt(t)
+	x.reason = r.Reason
+	x.setResponse(r)
+	x.state = xResponding
+	x.startResponse(t)
+}
+
+// setResponse turns a Reply into the response head.
+func (x *exchange) setResponse(r *filters.Reply) {
+	x.resp.Reset()
+	x.resp.Status = r.Status
+	x.resp.Length = int64(len(r.Body))
+	for _, f := range r.Header {
+		x.resp.Header.Add(f.Name, f.Value)
+	}
+	x.response.drop()
+	x.response = responseSide{ours: true, ended: true, local: r.Body}
+	if x.resp.Bodiless() || string(x.req.Method) == "HEAD" {
+		x.response.local = nil
+	}
+}
+
+// dropAttempt gives up what goes on upstream.
+func (x *exchange) dropAttempt(t *turn.Turn) {
+	x.tryUntil, x.retryAt = time.Time{}, time.Time{}
+	if x.call != nil {
+		x.call.Cancel(t)
+		x.call = nil
+	}
+}
+
+// fail ends the exchange with a fault: an answer if the client can still be
+// given one, and a cut if not, so that nobody takes half a response for all.
+func (x *exchange) fail(t *turn.Turn, f *fault.Fault) {
+	if x.state == xOver {
+		return
+	}
+	if x.stream.Fault == nil {
+		x.stream.Fault = f
+	}
+	x.pending = noPhase
+	switch {
+	case f.Status() == 0: // nobody is left to answer
+		x.dropAttempt(t)
+		x.state = xDone
+		x.finish(t, false)
+	case x.state >= xStreaming || x.failing:
+		x.cut(t)
+	default:
+		x.failing = true
+		x.reply(t, faultReply(f))
+	}
+}
+
+// cut ends the exchange in the middle of its response.
+func (x *exchange) cut(t *turn.Turn) {
+	x.dropAttempt(t)
+	x.state = xDone
+	x.down.cut(t)
+	x.finish(t, false)
+}
+
+// faultReply is the answer to a fault: its status, and one line for people.
+// What happened underneath is for the log, not for the client.
+func faultReply(f *fault.Fault) *filters.Reply { return faultReplies[f.Kind] }
+
+// faultReplies is never written after the program has started.
+var faultReplies = func() (all [fault.Kinds]*filters.Reply) {
+	plain := []filters.Field{{Name: "content-type", Value: "text/plain"}}
+	for k := range all {
+		row := fault.Kind(k).Row()
+		all[k] = &filters.Reply{Status: row.Status, Header: plain, Body: []byte(row.Text + "\n"), Reason: row.Details}
+	}
+	return all
+}()

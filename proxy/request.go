@@ -1,0 +1,230 @@
+package proxy
+
+import (
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/internal/buf"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
+)
+
+const (
+	// replayLimit is how much request body is kept for another attempt.
+	replayLimit = 64 << 10
+	// replayBudget is how much all requests together keep.
+	replayBudget = 16 << 20
+	// discardLimit is how much of an unwanted request body is read so that the
+	// connection can be kept.
+	discardLimit = 64 << 10
+)
+
+// A requestSide is the request's way through the exchange: received, held until
+// filters may see it, filtered, kept for another attempt, sent.
+type requestSide struct {
+	filtered bool // the head has passed the request phases
+	ended    bool // the codec has told the end
+	broken   bool // the client's bytes are no message from some place on
+
+	raw    []byte // received while nothing could be done with it
+	rawEnd bool   // the end was received meanwhile
+	chunk  message.Chunk
+	owed   int // received bytes whose credit has not gone back
+
+	body    []byte // filtered: what this attempt has to send, and what it sent
+	bodyEnd bool   // body is all there is
+	sent    int    // how much of body the attempt in progress has been given
+	once    bool   // body is too long to be kept when it has been sent
+	spent   bool   // some of what was sent is no longer in body: no replay
+	charged int    // what this request counts in the budget
+}
+
+// requestChunk brings body bytes. While a filter waits they are held; what is
+// held is not credited, so the client's window bounds it.
+func (x *exchange) requestChunk(t *turn.Turn, c *message.Chunk) {
+	if !x.may(t, evRequestChunk) {
+		return
+	}
+	t.Event()
+	x.request.ended = c.End
+	if x.state == xDone { // thrown away
+		x.down.consume(t, len(c.Data))
+		if c.End {
+			x.finish(t, true)
+		}
+		return
+	}
+	x.request.owed += len(c.Data)
+	if !x.request.filtered || x.pending != noPhase || len(x.request.raw) > 0 {
+		x.request.raw = appendPooled(x.request.raw, c.Data)
+		x.request.rawEnd = c.End
+		return
+	}
+	x.filterRequestBody(t, serviceBody, c)
+	x.creditRequest(t)
+}
+
+// appendPooled appends to a pooled buffer, and grows it by doubling.
+func appendPooled(b, p []byte) []byte {
+	if len(b)+len(p) > cap(b) {
+		bigger := append(buf.Get(max(2*cap(b), len(b)+len(p))), b...)
+		buf.Put(b)
+		b = bigger
+	}
+	return append(b, p...)
+}
+
+// runHeldRequest takes up what was held once filters may see it.
+func (x *exchange) runHeldRequest(t *turn.Turn) {
+	r := &x.request
+	if x.pending != noPhase || !r.filtered || x.state >= xDone || r.raw == nil && !r.rawEnd {
+		return
+	}
+	held, end := r.raw, r.rawEnd
+	r.raw, r.rawEnd = nil, false
+	c := message.Chunk{Data: held, End: end}
+	if end && x.req.Trailer.Len() > 0 {
+		c.Trailer = &x.req.Trailer
+	}
+	x.filterRequestBody(t, serviceBody, &c)
+	buf.Put(held)
+	x.creditRequest(t)
+}
+
+// filterRequestBody shows a chunk to the chains, from phase ph on, and passes
+// it on.
+func (x *exchange) filterRequestBody(t *turn.Turn, ph phase, c *message.Chunk) {
+	if ph == serviceBody {
+		if !x.requestBodyPhase(t, ph, x.svc.Chain, c) {
+			return
+		}
+	}
+	if !x.requestBodyPhase(t, routeBody, x.route.Chain, c) {
+		return
+	}
+	x.sendBody(t, c)
+}
+
+// requestBodyPhase runs one chain's body phase, and reports whether the chunk
+// goes on.
+func (x *exchange) requestBodyPhase(t *turn.Turn, ph phase, chain *filters.Chain, c *message.Chunk) bool {
+	if !chain.SeesRequestBody() {
+		return true
+	}
+	switch r := chain.RequestBody(&x.stream, c); r {
+	case nil:
+		return true
+	case filters.Wait:
+		x.holdChunk(&x.request.chunk, c)
+		x.wait(ph)
+	default:
+		x.reply(t, r)
+	}
+	return false
+}
+
+// holdChunk copies a chunk for a filter that waits: its bytes die with the turn.
+func (x *exchange) holdChunk(held, c *message.Chunk) {
+	if c != held {
+		*held = message.Chunk{Data: appendPooled(nil, c.Data), End: c.End, Trailer: c.Trailer}
+	}
+	x.stream.Hold(held)
+}
+
+// sendBody passes filtered bytes on: to the attempt if it stands, and into the
+// buffer if it does not or if there may be another.
+func (x *exchange) sendBody(t *turn.Turn, c *message.Chunk) {
+	r := &x.request
+	if len(c.Data) == 0 && !c.End {
+		return
+	}
+	r.bodyEnd = c.End
+	standing := x.call != nil && x.state >= xSending
+	x.keepBody(c.Data, standing)
+	if !standing {
+		return
+	}
+	r.sent += len(c.Data)
+	if err := x.call.WriteChunk(t, c); err != nil {
+		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
+	}
+}
+
+// keepBody keeps bytes that may have to be sent later or again.
+func (x *exchange) keepBody(p []byte, standing bool) {
+	r := &x.request
+	replay := !r.spent && x.state < xStreaming && x.mayReplay(len(p))
+	switch {
+	case len(p) == 0:
+	case !replay && standing:
+		r.spent = true
+		x.p.dropReplay(r)
+	default:
+		r.once = r.once || !replay
+		r.body = appendPooled(r.body, p)
+	}
+}
+
+// mayReplay charges n bytes to the replay buffers, and reports whether there
+// was room.
+func (x *exchange) mayReplay(n int) bool {
+	r := &x.request
+	if x.route.Info.Retry == nil || len(r.body)+n > replayLimit {
+		return false
+	}
+	if x.p.replay.Add(int64(n)) > replayBudget {
+		x.p.replay.Add(int64(-n))
+		x.p.stats.ReplayOver.Add(1)
+		return false
+	}
+	r.charged += n
+	return true
+}
+
+// dropReplay gives up what was kept for another attempt.
+func (p *Proxy) dropReplay(r *requestSide) {
+	if r.charged > 0 {
+		p.replay.Add(int64(-r.charged))
+		r.charged = 0
+	}
+	buf.Put(r.body)
+	r.body = nil
+}
+
+// dropBody gives up all that is held of a request.
+func (p *Proxy) dropBody(r *requestSide) {
+	p.dropReplay(r)
+	buf.Put(r.raw)
+	r.raw = nil
+	buf.Put(r.chunk.Data)
+	r.chunk.Data = nil
+}
+
+// creditRequest returns credit for received bytes that are held nowhere any
+// more: neither here nor in the buffers towards the endpoint.
+func (x *exchange) creditRequest(t *turn.Turn) {
+	r := &x.request
+	if r.owed == 0 || x.state == xOver {
+		return
+	}
+	held := len(r.raw) + len(r.chunk.Data)
+	switch {
+	case x.call != nil && x.state >= xSending:
+		held += x.call.Buffered()
+	default:
+		held += len(r.body)
+	}
+	if n := r.owed - held; n > 0 {
+		r.owed -= n
+		x.down.consume(t, n)
+	}
+}
+
+// requestBroken: what the client sent is no request, or stopped being one.
+func (x *exchange) requestBroken(t *turn.Turn, f *fault.Fault) {
+	x.request.broken = true
+	if x.state == xDone {
+		x.finish(t, false)
+		return
+	}
+	x.giveUp(t, f)
+}

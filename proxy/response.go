@@ -1,0 +1,267 @@
+package proxy
+
+import (
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/internal/buf"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
+)
+
+// A responseSide is the response's way through the exchange: received, held
+// while a filter waits, filtered, sent.
+type responseSide struct {
+	ended  bool   // the head has said that no body follows
+	local  []byte // the body of a Reply; not ours to change
+	ours   bool   // the response is a Reply, not the endpoint's
+	raw    []byte // received while a filter waited
+	rawEnd bool
+	chunk  message.Chunk
+	owed   int   // received bytes whose credit has not gone back
+	bytes  int64 // body bytes written downstream
+}
+
+func (r *responseSide) drop() {
+	buf.Put(r.raw)
+	r.raw = nil
+	buf.Put(r.chunk.Data)
+	r.chunk.Data = nil
+}
+
+// NewResponse lends the message for the next head.
+func (x *exchange) NewResponse(*turn.Turn) *message.Response { return &x.resp }
+
+// Informational passes a 1xx head on, all but 100: that was ours to send.
+func (x *exchange) Informational(t *turn.Turn, r *message.Response) {
+	defer x.rescue(t)
+	if x.may(t, evInformational) && r.Status != 100 && x.pending == noPhase {
+		x.down.writeInformational(t, r)
+	}
+}
+
+// Head brings the endpoint's final head: another attempt, or the response
+// phases.
+func (x *exchange) Head(t *turn.Turn, r *message.Response, end bool) {
+	defer x.rescue(t)
+	if !x.may(t, evResponseHead) {
+		return
+	}
+	a := x.record(t, r.Status, nil, x.call.Progress())
+	if wait, again := x.mayRetry(a); again {
+		if !end {
+			x.call.Cancel(t)
+		}
+		x.call = nil
+		x.resp.Reset()
+		x.again(t, wait)
+		return
+	}
+	if end {
+		x.call = nil // it is over: the connection may serve another
+	}
+	x.state = xResponding
+	x.response.ended = end
+	x.startResponse(t)
+}
+
+// startResponse runs the response phases on x.resp, last chain first.
+func (x *exchange) startResponse(t *turn.Turn) {
+	x.stream.Response = &x.resp
+	ph, reply := serviceResponse, (*filters.Reply)(nil)
+	if x.route != nil {
+		ph, reply = routeResponse, x.route.Chain.Response(&x.stream)
+	} else if x.svc != nil {
+		reply = x.svc.Chain.Response(&x.stream)
+	}
+	x.afterResponse(t, ph, reply)
+}
+
+// afterResponse goes on behind a response phase that answered reply.
+func (x *exchange) afterResponse(t *turn.Turn, ph phase, reply *filters.Reply) {
+	switch {
+	case reply == filters.Wait:
+		x.wait(ph)
+	case reply != nil:
+		x.reply(t, reply)
+	case ph == routeResponse:
+		x.afterResponse(t, serviceResponse, x.svc.Chain.Response(&x.stream))
+	default:
+		x.commit(t)
+	}
+}
+
+// commit sends the head downstream. From here on there is no other attempt.
+func (x *exchange) commit(t *turn.Turn) {
+	r := &x.response
+	x.state = xStreaming
+	if !x.request.spent {
+		x.request.spent = true
+		x.p.dropReplay(&x.request)
+	}
+	if r.ours && !x.request.ended && !x.mayDiscard() {
+		x.resp.Close = true
+	}
+	end := r.ended && len(r.local) == 0
+	if err := x.down.writeHead(t, &x.resp, end); err != nil {
+		x.fail(t, fault.Wrap(fault.Internal, fault.Local, err))
+		return
+	}
+	switch {
+	case end:
+		x.respond(t)
+	case r.ours:
+		x.writeLocal(t)
+	default:
+		x.runHeldResponse(t)
+	}
+}
+
+// writeLocal sends the body of a Reply through the body phases.
+func (x *exchange) writeLocal(t *turn.Turn) {
+	c := message.Chunk{Data: x.response.local, End: true}
+	x.filterResponseBody(t, routeResponseBody, &c)
+}
+
+// Chunk brings response body bytes. While a filter waits they are held; what is
+// held is not credited, so the stream's window bounds it.
+func (x *exchange) Chunk(t *turn.Turn, c *message.Chunk) {
+	defer x.rescue(t)
+	if !x.may(t, evResponseChunk) {
+		return
+	}
+	if c.End {
+		x.call = nil // it is over, and gives the rest of its credit back itself
+		x.response.owed = 0
+	} else {
+		x.response.owed += len(c.Data)
+	}
+	r := &x.response
+	if x.state != xStreaming || x.pending != noPhase || len(r.raw) > 0 {
+		r.raw = appendPooled(r.raw, c.Data)
+		r.rawEnd = c.End
+		return
+	}
+	x.filterResponseBody(t, routeResponseBody, c)
+	x.creditResponse(t)
+}
+
+// runHeldResponse takes up what was held while a filter waited.
+func (x *exchange) runHeldResponse(t *turn.Turn) {
+	r := &x.response
+	if x.pending != noPhase || x.state != xStreaming || r.raw == nil && !r.rawEnd {
+		return
+	}
+	held, end := r.raw, r.rawEnd
+	r.raw, r.rawEnd = nil, false
+	c := message.Chunk{Data: held, End: end}
+	if end && x.resp.Trailer.Len() > 0 {
+		c.Trailer = &x.resp.Trailer
+	}
+	x.filterResponseBody(t, routeResponseBody, &c)
+	buf.Put(held)
+	x.creditResponse(t)
+}
+
+// filterResponseBody shows a chunk to the chains, last chain first, from phase
+// ph on, and sends it.
+func (x *exchange) filterResponseBody(t *turn.Turn, ph phase, c *message.Chunk) {
+	if ph == routeResponseBody && x.route != nil {
+		if !x.responseBodyPhase(t, ph, x.route.Chain, c) {
+			return
+		}
+	}
+	if x.svc != nil && !x.responseBodyPhase(t, serviceResponseBody, x.svc.Chain, c) {
+		return
+	}
+	x.sendResponse(t, c)
+}
+
+// responseBodyPhase runs one chain's body phase, and reports whether the chunk
+// goes on. The head has gone, so a Reply can only cut the response.
+func (x *exchange) responseBodyPhase(t *turn.Turn, ph phase, chain *filters.Chain, c *message.Chunk) bool {
+	if !chain.SeesResponseBody() {
+		return true
+	}
+	switch r := chain.ResponseBody(&x.stream, c); r {
+	case nil:
+		return true
+	case filters.Wait:
+		x.holdChunk(&x.response.chunk, c)
+		x.wait(ph)
+	default:
+		x.fail(t, faultOf(r))
+	}
+	return false
+}
+
+// faultOf is why a Reply was given.
+func faultOf(r *filters.Reply) *fault.Fault {
+	if r.Fault != nil {
+		return r.Fault
+	}
+	return fault.Wrap(fault.FilterDenied, fault.Local, nil)
+}
+
+// sendResponse writes filtered bytes downstream.
+func (x *exchange) sendResponse(t *turn.Turn, c *message.Chunk) {
+	if len(c.Data) == 0 && !c.End {
+		return
+	}
+	x.response.bytes += int64(len(c.Data))
+	if err := x.down.writeChunk(t, c); err != nil {
+		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
+		return
+	}
+	if c.End {
+		x.respond(t)
+	}
+}
+
+// respond ends the response. The client's connection is kept if the request has
+// ended too, or if so little of it is left that reading it is cheaper.
+func (x *exchange) respond(t *turn.Turn) {
+	if x.call != nil { // answered here, or the filters ended it before the endpoint did
+		x.call.Cancel(t)
+		x.call = nil
+	}
+	x.state = xDone
+	if x.request.ended || x.request.broken || !x.mayDiscard() {
+		x.finish(t, x.request.ended)
+		return
+	}
+	x.dropRequest(t)
+}
+
+// mayDiscard reports whether the rest of an unwanted request body is short
+// enough to be read and thrown away. A client that waits for 100 would wait on.
+func (x *exchange) mayDiscard() bool {
+	return !x.request.broken && !x.req.ExpectContinue && x.req.Length >= 0 && x.req.Length <= discardLimit
+}
+
+// dropRequest throws away what was held of the request.
+func (x *exchange) dropRequest(t *turn.Turn) {
+	x.p.dropBody(&x.request)
+	if x.request.owed > 0 {
+		x.down.consume(t, x.request.owed)
+		x.request.owed = 0
+	}
+}
+
+// creditResponse returns credit for response bytes that have left towards the
+// client.
+func (x *exchange) creditResponse(t *turn.Turn) {
+	r := &x.response
+	if r.owed == 0 || x.call == nil {
+		return
+	}
+	if n := r.owed - len(r.raw) - len(r.chunk.Data) - x.down.buffered(); n > 0 {
+		r.owed -= n
+		x.call.Consume(t, n)
+	}
+}
+
+// Left: request bytes have left towards the endpoint.
+func (x *exchange) Left(t *turn.Turn) {
+	defer x.rescue(t)
+	x.left(t)
+}

@@ -1,0 +1,71 @@
+package proxy
+
+import (
+	"errors"
+
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
+)
+
+// openTunnel decides on a tunnel before a byte of it is parsed: is its
+// destination ours, does a ConnFilter object, what is spoken inside.
+//
+// A refusal's status follows Istio's node tunnels: 400 not ours, 401 denied,
+// 503 not now.
+func (p *Proxy) openTunnel(t *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler, error) {
+	if p.draining.Load() {
+		return nil, p.refuse(503, fault.Wrap(fault.Draining, fault.Local, nil))
+	}
+	snap := p.pin()
+	svc, ok := snap.Service(tun.Peer().Destination, tun.Peer().Host)
+	if !ok {
+		snap.Unpin()
+		return nil, p.refuse(400, fault.Wrap(fault.NotOurs, fault.Local, nil))
+	}
+	in := &inner{p: p, tun: tun, snap: snap, svc: svc}
+	in.conn = filters.Conn{Peer: tun.Peer(), Service: svc.Name, Start: t.Now()}
+	if err := svc.Chain.Conn(&in.conn); err != nil {
+		snap.Unpin()
+		return nil, p.refuse(401, fault.Of(err))
+	}
+	if svc.Protocol != snapshot.HTTP1 {
+		snap.Unpin()
+		return nil, p.refuse(503, fault.Wrap(fault.NotImplemented, fault.Local, errors.New(svc.Name+" speaks a protocol that is not carried yet")))
+	}
+	in.codec.Init(tun, in, p.limits)
+	p.remember(in)
+	in.watch(t, forIdle)
+	return in, nil
+}
+
+// refuse counts a refused tunnel and says why.
+func (p *Proxy) refuse(status int, f *fault.Fault) error {
+	p.stats.Faults[f.Kind].Add(1)
+	return &hbone.Refusal{Status: status, Reason: f.Error()}
+}
+
+// pin returns the snapshot of the moment, pinned.
+func (p *Proxy) pin() *snapshot.Snapshot {
+	for {
+		if s := p.snap.Load(); s.Pin() {
+			return s
+		}
+	}
+}
+
+// remember and forget keep the set of inner connections, which Apply walks.
+func (p *Proxy) remember(in *inner) {
+	p.mu.Lock()
+	p.inners[in] = struct{}{}
+	p.mu.Unlock()
+}
+
+func (p *Proxy) forget(in *inner) {
+	p.mu.Lock()
+	delete(p.inners, in)
+	p.mu.Unlock()
+	in.snap.Unpin()
+}
