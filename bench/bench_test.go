@@ -1,0 +1,283 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/bench/traffic"
+	"github.com/sandwich-mesh/sandwich/internal/needs"
+)
+
+// The test binary is also the parts that the tests start.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == "part" {
+		if err := Part(context.Background(), os.Args[2], os.Args[3], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func newRig(t *testing.T) *Rig {
+	t.Helper()
+	r, err := NewRig(Options{Self: []string{os.Args[0], "part"}, Rounds: 2, For: 2 * slice, Log: testLog{t}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+func startPart(t *testing.T, r *Rig, name string, o PartOptions) *Process {
+	t.Helper()
+	p, err := r.Part(name, loadCPU, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// Rounds give every variant a cost, and what goes straight to the answering end
+// is cheaper than nothing at all only for the process that it leaves out.
+func TestCompare(t *testing.T) {
+	r := newRig(t)
+	echo := startPart(t, r, "echo", PartOptions{})
+	a := startPart(t, r, "relay-byte", PartOptions{To: echo.Addr})
+	idle := startPart(t, r, "relay-byte", PartOptions{To: echo.Addr})
+	bypass := *idle // load that never touches the process it is counted for
+	bypass.Addr = echo.Addr
+	plain := proxyPlan(small(4))
+	plain.Via = traffic.ViaPlain
+	costs, err := r.Compare(t.Context(), []Variant{{"relay", a, proxyPlan(small(4))}, {"bypass", &bypass, plain}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(costs[0].Costs) != 2 || len(costs[1].Costs) != 2 {
+		t.Fatalf("got %+v, want two rounds of each", costs)
+	}
+	if c := spread(costs[0].Costs); c.Low < 1 || c.High > 10_000 {
+		t.Errorf("a relay's request costs %+v µs", c)
+	}
+	if ratio := Ratio(costs[1], costs[0]); ratio.Median > .1 {
+		t.Errorf("a process that carries nothing costs %.2f of one that does", ratio.Median)
+	}
+}
+
+func TestHAProxyRuns(t *testing.T) {
+	needs.Program(t, "haproxy")
+	r := newRig(t)
+	echo := startPart(t, r, "echo", PartOptions{})
+	ha, err := r.haproxy(t.Context(), echo.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rel := startPart(t, r, "relay-byte", PartOptions{To: echo.Addr})
+	costs, err := r.Compare(t.Context(), []Variant{{"haproxy", ha, proxyPlan(small(8))}, {"byte-relay", rel, proxyPlan(small(8))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("haproxy against the byte relay: %.2f", Ratio(costs[0], costs[1]).Median)
+}
+
+// Load that fails, a process that dies and a program that never listens are
+// errors, and come in bounded time.
+func TestWhatGoesWrongIsSaid(t *testing.T) {
+	r := newRig(t)
+	echo := startPart(t, r, "echo", PartOptions{})
+	t.Run("wrong protocol", func(t *testing.T) {
+		// The answering end takes a PROXY header for nonsense.
+		_, err := r.Compare(t.Context(), []Variant{{"echo", echo, proxyPlan(small(1))}})
+		if err == nil {
+			t.Error("got no error")
+		}
+	})
+	t.Run("dead process", func(t *testing.T) {
+		rel := startPart(t, r, "relay-byte", PartOptions{To: echo.Addr})
+		s, err := r.Load(t.Context(), rel, proxyPlan(small(1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rel.Stop()
+		if _, err := s.Measure(t.Context(), traffic.Measure{For: slice}); err == nil || !strings.Contains(err.Error(), "relay-byte ended") {
+			t.Errorf("got %v, want it to say that the relay ended", err)
+		}
+	})
+	t.Run("unknown part", func(t *testing.T) {
+		if _, err := r.Part("nonsense", loadCPU, PartOptions{}); err == nil || !strings.Contains(err.Error(), "nonsense") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("ends at once", func(t *testing.T) {
+		if _, err := r.Program(t.Context(), "false", anyCPU, "127.0.0.1:1", "false"); err == nil || !strings.Contains(err.Error(), "ended") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("never listens", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		if _, err := r.Program(ctx, "sleep", anyCPU, "127.0.0.1:1", "sleep", "60"); err == nil || !strings.Contains(err.Error(), "does not listen") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// Processes do not outlive the rig.
+func TestCloseEndsProcesses(t *testing.T) {
+	r := newRig(t)
+	p := startPart(t, r, "echo", PartOptions{})
+	if err := p.alive(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if p.alive() == nil {
+		t.Error("the part runs on after Close")
+	}
+	if _, err := os.Stat(r.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the rig's directory is still there: %v", err)
+	}
+}
+
+func TestSpread(t *testing.T) {
+	for _, tc := range []struct {
+		in   []float64
+		want Spread
+	}{
+		{nil, Spread{}},
+		{[]float64{2}, Spread{2, 2, 2}},
+		{[]float64{3, 1, 2}, Spread{2, 1, 3}},
+		{[]float64{4, 1, 3, 2}, Spread{2.5, 1, 4}},
+		{[]float64{1, 1, 1, 1, 100}, Spread{1, 1, 100}},
+	} {
+		if got := spread(tc.in); got != tc.want {
+			t.Errorf("spread of %v: got %v, want %v", tc.in, got, tc.want)
+		}
+	}
+}
+
+// The ratio is taken round by round: a disturbance that doubles a whole round
+// for both does not show.
+func TestRatio(t *testing.T) {
+	a := Costs{Costs: []float64{12, 24, 12, 13}}
+	b := Costs{Costs: []float64{10, 20, 10, 10}}
+	if got, want := Ratio(a, b), (Spread{1.2, 1.2, 1.3}); math.Abs(got.Median-want.Median) > 1e-9 || math.Abs(got.Low-want.Low) > 1e-9 || math.Abs(got.High-want.High) > 1e-9 {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestTally(t *testing.T) {
+	var c Costs
+	var sum tally
+	for _, res := range []traffic.Result{
+		{CPU: time.Millisecond, Elapsed: time.Second, Groups: []traffic.GroupResult{{Requests: 100}}},
+		{CPU: 3 * time.Millisecond, Elapsed: time.Second, Groups: []traffic.GroupResult{{Requests: 100}}},
+	} {
+		sum.add(&res)
+	}
+	c.add(&sum)
+	if c.Costs[0] != 20 || c.Rates[0] != 100 {
+		t.Errorf("got %+v, want 20 µs and 100/s", c)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	fig := func(v float64) Figures { return Figures{"b": {Spread: Spread{v, v, v}}} }
+	for _, tc := range []struct {
+		name string
+		bar  Bar
+		run  func(f Figures) error
+		want string
+		line string
+	}{
+		{"under", Bar{Name: "b", Most: 1.15}, func(f Figures) error { f["b"] = fig(1.15)["b"]; return nil }, Pass, "1.15"},
+		{"over", Bar{Name: "b", Most: 1.15}, func(f Figures) error { f["b"] = fig(1.151)["b"]; return nil }, Fail, "1.15"},
+		{"enough", Bar{Name: "b", Least: .8}, func(f Figures) error { f["b"] = fig(.8)["b"]; return nil }, Pass, ">= 0.80"},
+		{"too little", Bar{Name: "b", Least: .8}, func(f Figures) error { f["b"] = fig(.79)["b"]; return nil }, Fail, ">= 0.80"},
+		{"zero", Bar{Name: "b", Unit: "allocs"}, func(f Figures) error { f["b"] = fig(0)["b"]; return nil }, Pass, "<= 0 allocs"},
+		{"not a number", Bar{Name: "b", Most: 1}, func(f Figures) error { f["b"] = fig(math.NaN())["b"]; return nil }, Fail, "NaN"},
+		{"error", Bar{Name: "b", Most: 1}, func(Figures) error { return errors.New("it broke") }, Fail, "it broke"},
+		{"missing", Bar{Name: "b", Most: 1}, func(f Figures) error { f["b"] = Figure{Missing: fmt.Errorf("haproxy %w", errMissing)}; return nil }, Skipped, "haproxy is not installed"},
+		{"no figure", Bar{Name: "b", Most: 1}, func(Figures) error { return nil }, Fail, "no figure"},
+	} {
+		s := Scenario{Bars: []Bar{tc.bar}, Run: func(_ context.Context, _ *Rig, f Figures) error { return tc.run(f) }}
+		out := s.Judge(t.Context(), &Rig{})
+		if len(out) != 1 || out[0].Verdict != tc.want || !strings.Contains(out[0].Line(), tc.line) {
+			t.Errorf("%s: got %q, want %s with %q", tc.name, out[0].Line(), tc.want, tc.line)
+		}
+	}
+	stray := Scenario{Run: func(_ context.Context, _ *Rig, f Figures) error { f["other"] = Figure{}; return nil }}
+	if out := stray.Judge(t.Context(), &Rig{}); len(out) != 1 || out[0].Verdict != Fail {
+		t.Errorf("a figure without a bar: got %v", out)
+	}
+}
+
+func TestBarsHaveNames(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range Scenarios() {
+		for _, b := range s.Bars {
+			if b.Name == "" || seen[b.Name] || strings.ContainsAny(b.Name, " \t") {
+				t.Errorf("bar %q is unnamed, named twice or has a blank", b.Name)
+			}
+			seen[b.Name] = true
+		}
+	}
+}
+
+func TestSaveKeepsOthers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "results")
+	here := Machine{Kernel: "1"}
+	names := func() (s string) {
+		b, err := os.ReadFile(filepath.Join(dir, "bars.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []string{"alpha", "beta", "old", "new"} {
+			if strings.Contains(string(b), `"`+n) {
+				s += n + " "
+			}
+		}
+		return s
+	}
+	save := func(m Machine, o ...Outcome) {
+		t.Helper()
+		if err := (&Results{m, o}).Save(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save(here, Outcome{Name: "alpha", Note: "old"}, Outcome{Name: "beta"})
+	save(here, Outcome{Name: "alpha", Note: "new"})
+	if got, want := names(), "alpha beta new "; got != want {
+		t.Errorf("after a run of one bar: %s, want %s", got, want)
+	}
+	save(Machine{Kernel: "2"}, Outcome{Name: "alpha", Note: "new"})
+	if got, want := names(), "alpha new "; got != want {
+		t.Errorf("after a run on another machine: %s, want %s", got, want)
+	}
+}
+
+func TestDocument(t *testing.T) {
+	text, err := document{Endpoint: "127.0.0.1:9000", Protocol: "TCP"}.text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"targetPort: 9000", "address: 127.0.0.1,", "protocol: TCP", "addresses: [10.96.0.10]"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("document lacks %q:\n%s", want, text)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/sandwich-mesh/sandwich/bench/traffic"
+)
+
+// vip is the address that the bars' one service has in the document; clients
+// name it in CONNECT and PROXY headers. Nothing listens there.
+const vip = "10.96.0.10:80"
+
+// clientID is who PROXY headers say the client is.
+const clientID = "spiffe://cluster.local/ns/demo/sa/curl"
+
+// small is the request that costs are counted for.
+func small(streams int) traffic.Group {
+	return traffic.Group{Name: "small", Streams: streams, Answer: 1024}
+}
+
+func proxyPlan(g ...traffic.Group) traffic.Plan {
+	return traffic.Plan{Via: traffic.ViaProxy, To: vip, Identity: clientID, Groups: g}
+}
+
+// harness compares the byte relay with itself: what comes out is the error of
+// every ratio below.
+func harness() Scenario {
+	const name = "harness-relay-vs-itself"
+	return Scenario{
+		Bars: []Bar{{Name: name, Unit: "off", Most: 0.05}},
+		Run: func(ctx context.Context, r *Rig, f Figures) error {
+			echo, err := r.Part("echo", loadCPU, PartOptions{})
+			if err != nil {
+				return err
+			}
+			var vs []Variant
+			for _, n := range []string{"relay", "itself"} {
+				p, err := r.Part("relay-byte", proxyCPU, PartOptions{To: echo.Addr})
+				if err != nil {
+					return err
+				}
+				vs = append(vs, Variant{n, p, proxyPlan(small(32))})
+			}
+			costs, err := r.Compare(ctx, vs)
+			if err != nil {
+				return err
+			}
+			s := Ratio(costs[1], costs[0])
+			off := math.Abs(s.Median - 1)
+			f[name] = Figure{Spread: Spread{off, off, off}, Note: fmt.Sprintf("ratio %.3f, rounds %.2f..%.2f", s.Median, s.Low, s.High)}
+			return nil
+		},
+	}
+}
+
+// proxyCost compares PROXY in, plain out with the byte relay and HAProxy.
+func proxyCost() Scenario {
+	const vsRelay, vsHAProxy, peer = "proxy-plain-32-vs-byte-relay", "proxy-plain-32-vs-haproxy", "haproxy-vs-byte-relay"
+	return Scenario{
+		Bars: []Bar{{Name: vsRelay, Most: 1.15}, {Name: vsHAProxy, Most: 1.00}},
+		Run: func(ctx context.Context, r *Rig, f Figures) error {
+			echo, err := r.Part("echo", loadCPU, PartOptions{})
+			if err != nil {
+				return err
+			}
+			way, err := r.waypoint(ctx, proxyCPU, document{Endpoint: echo.Addr, Protocol: "TCP"})
+			if err != nil {
+				return err
+			}
+			rel, err := r.Part("relay-byte", proxyCPU, PartOptions{To: echo.Addr})
+			if err != nil {
+				return err
+			}
+			plan := proxyPlan(small(32))
+			vs := []Variant{{"waypoint", way.proxy, plan}, {"byte-relay", rel, plan}}
+			ha, err := r.haproxy(ctx, echo.Addr)
+			switch {
+			case errors.Is(err, errMissing):
+				f[vsHAProxy] = Figure{Missing: err}
+			case err != nil:
+				return err
+			default:
+				vs = append(vs, Variant{"haproxy", ha, plan})
+			}
+			costs, err := r.Compare(ctx, vs)
+			if err != nil {
+				delete(f, vsHAProxy)
+				return err
+			}
+			f[vsRelay] = compared(costs[0], costs[1])
+			if ha != nil {
+				f[vsHAProxy] = compared(costs[0], costs[2])
+				r.logf("  %s %.2f", peer, Ratio(costs[2], costs[1]).Median)
+			}
+			return nil
+		},
+	}
+}
+
+// compared is the figure for a ratio of costs.
+func compared(of, to Costs) Figure {
+	return Figure{Spread: Ratio(of, to), Note: fmt.Sprintf("%.2f µs %s, %.2f µs %s", spread(of.Costs).Median, of.Name, spread(to.Costs).Median, to.Name)}
+}

@@ -1,0 +1,18 @@
+// Package bench measures the proxy against bars: what it costs per request
+// compared with relays and peers, and what it holds on to.
+//
+// It makes no claim about absolute speed. Costs are CPU time of the proxy's
+// process per request, taken from rounds that interleave all variants, and
+// judged as ratios within one run: throughput and latency of a shared machine
+// say more about its neighbours.
+//
+// # Memory
+//
+// Everything measured runs in a process of its own.
+//
+// # Concurrency
+//
+// One scenario runs at a time, from one goroutine.
+//
+// Start reading at Scenarios.
+package bench

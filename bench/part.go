@@ -1,0 +1,93 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"github.com/sandwich-mesh/sandwich/bench/relay"
+	"github.com/sandwich-mesh/sandwich/bench/traffic"
+)
+
+// A part is one of the programs that scenarios are made of. Parts are the same
+// binary under another name, so that each has a process, hence CPU time and
+// memory, of its own.
+type part func(ctx context.Context, l net.Listener, o PartOptions) error
+
+// PartOptions tell a part what to do; they cross process borders as JSON.
+type PartOptions struct {
+	To string `json:",omitempty"` // where relays connect to
+}
+
+var parts = map[string]part{
+	"echo": func(_ context.Context, l net.Listener, _ PartOptions) error {
+		return traffic.Serve(l)
+	},
+	"relay-byte": func(_ context.Context, l net.Listener, o PartOptions) error {
+		return relay.Byte(l, o.To)
+	},
+}
+
+// Part runs a part: "load", which reads a plan and prints its result, or one
+// that listens, prints its address and serves until in ends. So a part never
+// outlives who started it.
+func Part(ctx context.Context, name, options string, in io.Reader, out io.Writer) error {
+	if name == "load" {
+		return loadPart(ctx, in, out)
+	}
+	serve := parts[name]
+	if serve == nil {
+		return fmt.Errorf("no part is called %q", name)
+	}
+	var o PartOptions
+	if err := json.Unmarshal([]byte(options), &o); err != nil {
+		return fmt.Errorf("options of part %s: %w", name, err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	go func() {
+		io.Copy(io.Discard, in)
+		os.Exit(0)
+	}()
+	fmt.Fprintln(out, l.Addr())
+	if err := serve(ctx, l, o); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("part %s: %w", name, err)
+	}
+	return nil
+}
+
+// loadPart reads a plan, connects and says so; then it reads measurements and
+// answers each with its result, until in ends.
+func loadPart(ctx context.Context, in io.Reader, out io.Writer) error {
+	lines, answers := json.NewDecoder(in), json.NewEncoder(out)
+	var plan traffic.Plan
+	if err := lines.Decode(&plan); err != nil {
+		return fmt.Errorf("read the plan: %w", err)
+	}
+	run, err := traffic.Start(ctx, &plan)
+	if err != nil {
+		return err
+	}
+	if err := answers.Encode(traffic.Result{}); err != nil {
+		return err
+	}
+	for {
+		var m traffic.Measure
+		if err := lines.Decode(&m); err != nil {
+			os.Exit(0) // in ended; connections end with the process
+		}
+		res, err := run.Measure(ctx, m)
+		if err != nil {
+			return err
+		}
+		if err := answers.Encode(res); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/bench/traffic"
+)
+
+// A Variant is one way to do the same work: the proxy, a relay, a peer.
+type Variant struct {
+	Name string
+	Proc *Process
+	Plan traffic.Plan // without address and PID, which the rounds fill in
+}
+
+// Costs are a variant's CPU times per request, one for each round.
+type Costs struct {
+	Name  string
+	Costs []float64 // µs
+	Rates []float64 // requests a second, for the record only
+}
+
+// A round's time is cut into slices, so that what disturbs the machine for some
+// tenths of a second meets every variant: with whole rounds side by side the
+// ratio of a relay to itself spread from 0.8 to 1.2, with slices SPREAD.
+const (
+	slice     = 100 * time.Millisecond
+	sliceWarm = 30 * time.Millisecond
+)
+
+// Compare runs rounds in which every variant has its turn, each slice beginning
+// with another one.
+func (r *Rig) Compare(ctx context.Context, variants []Variant) ([]Costs, error) {
+	all := make([]Costs, len(variants))
+	sessions := make([]*Session, len(variants))
+	for i, v := range variants {
+		all[i].Name = v.Name
+		s, err := r.Load(ctx, v.Proc, v.Plan)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", v.Name, err)
+		}
+		defer s.End()
+		sessions[i] = s
+		if _, err := s.Measure(ctx, traffic.Measure{Warm: slice, For: slice}); err != nil { // to warm up
+			return nil, fmt.Errorf("%s: %w", v.Name, err)
+		}
+	}
+	for round := range r.Rounds {
+		sums := make([]tally, len(variants))
+		for n := range max(1, int(r.For/slice)) {
+			for i := range variants {
+				at := (n + i) % len(variants)
+				res, err := sessions[at].Measure(ctx, traffic.Measure{Warm: sliceWarm, For: slice})
+				if err != nil {
+					return nil, fmt.Errorf("%s, round %d: %w", variants[at].Name, round+1, err)
+				}
+				sums[at].add(res)
+			}
+		}
+		for i, v := range variants {
+			all[i].add(&sums[i])
+			r.logf("  round %d  %-12s %s", round+1, v.Name, &sums[i])
+		}
+	}
+	return all, nil
+}
+
+// A tally sums slices.
+type tally struct {
+	cpu, own, elapsed, p99 time.Duration
+	requests               int64
+}
+
+func (t *tally) add(r *traffic.Result) {
+	t.cpu += r.CPU
+	t.own += r.Own
+	t.elapsed += r.Elapsed
+	t.requests += r.Requests()
+	t.p99 = max(t.p99, r.Groups[0].P99)
+}
+
+func (t *tally) String() string {
+	n := float64(t.requests) * 1000
+	return fmt.Sprintf("%7.2f µs CPU a request, %6.0f/s, p99 %v, load %.2f µs", float64(t.cpu)/n,
+		float64(t.requests)/t.elapsed.Seconds(), t.p99, float64(t.own)/n)
+}
+
+func (c *Costs) add(t *tally) {
+	c.Costs = append(c.Costs, float64(t.cpu)/float64(t.requests)/1000)
+	c.Rates = append(c.Rates, float64(t.requests)/t.elapsed.Seconds())
+}
+
+// Ratio compares two variants round by round.
+func Ratio(of, to Costs) Spread {
+	var s []float64
+	for i := range min(len(of.Costs), len(to.Costs)) {
+		s = append(s, of.Costs[i]/to.Costs[i])
+	}
+	return spread(s)
+}
+
+// A Spread is the median of some figures and how far they lie apart.
+type Spread struct{ Median, Low, High float64 }
+
+func spread(s []float64) Spread {
+	if len(s) == 0 {
+		return Spread{}
+	}
+	s = slices.Sorted(slices.Values(s))
+	m := s[len(s)/2]
+	if len(s)%2 == 0 {
+		m = (s[len(s)/2-1] + m) / 2
+	}
+	return Spread{m, s[0], s[len(s)-1]}
+}

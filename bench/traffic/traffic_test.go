@@ -1,0 +1,285 @@
+package traffic
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// measure loads addr for a moment.
+func measure(t *testing.T, addr string, groups ...Group) *Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	run, err := Start(ctx, &Plan{Addr: addr, Via: ViaPlain, Groups: groups})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	res, err := run.Measure(ctx, Measure{Warm: 10 * time.Millisecond, For: 100 * time.Millisecond, Stay: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func TestHonestServer(t *testing.T) {
+	l := listen(t)
+	go Serve(l)
+	for _, g := range []Group{
+		{Name: "small", Streams: 4, Answer: 1024},
+		{Name: "nothing", Streams: 1, Answer: 0},
+		{Name: "long", Streams: 1, Answer: 300_000},
+		{Name: "upload", Streams: 2, Answer: 10, Upload: 100_000},
+	} {
+		t.Run(g.Name, func(t *testing.T) {
+			res := measure(t, l.Addr().String(), g)
+			if err := res.Err(); err != nil {
+				t.Fatal(err)
+			}
+			got := res.Groups[0]
+			if got.Requests < 1 || got.Stalled != 0 || g.Answer > 0 && got.P50 == 0 && got.Max == 0 {
+				t.Errorf("got %+v, want requests and no stalls", got)
+			}
+			if low, high := (got.Requests-1)*g.Answer, (got.Requests+int64(g.Streams))*g.Answer; got.Bytes < low-int64(g.Streams)*g.Answer || got.Bytes > high {
+				t.Errorf("%d requests brought %d bytes, want about %d", got.Requests, got.Bytes, got.Requests*g.Answer)
+			}
+		})
+	}
+}
+
+func TestRunsRestAndResume(t *testing.T) {
+	l := listen(t)
+	go Serve(l)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	run, err := Start(ctx, &Plan{Addr: l.Addr().String(), Via: ViaPlain, Groups: []Group{{Name: "small", Streams: 8, Answer: 1024}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	for range 5 {
+		res, err := run.Measure(ctx, Measure{Warm: time.Millisecond, For: 20 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := res.Err(); err != nil {
+			t.Fatal(err)
+		}
+		rested := run.counts()
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if got := run.counts(); fmt.Sprint(got) != fmt.Sprint(rested) {
+			t.Fatalf("streams went on while the run rested: %v, then %v", rested, got)
+		}
+	}
+}
+
+// liar answers each request as the honest server would and lets tell change it.
+func liar(t *testing.T, tell func(n int, honest string) string) string {
+	t.Helper()
+	l := listen(t)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go lie(c, tell)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func lie(c net.Conn, tell func(int, string) string) {
+	defer c.Close()
+	var q question
+	b := make([]byte, 16<<10)
+	for count := 1; ; {
+		n, err := c.Read(b)
+		if err != nil {
+			return
+		}
+		_, r, err := q.feed(b[:n])
+		if err != nil {
+			return
+		}
+		if r == nil {
+			continue
+		}
+		answer := tell(count, string(r.bytes))
+		count++
+		if answer == "" {
+			return
+		}
+		io.WriteString(c, answer)
+	}
+}
+
+// Whatever a server does wrong is an error and never counts as an answer. The
+// first row is the control: the same server that tells the truth.
+func TestLyingServer(t *testing.T) {
+	replace := func(old, new string) func(int, string) string {
+		return func(_ int, s string) string { return strings.Replace(s, old, new, 1) }
+	}
+	for _, tc := range []struct {
+		name string
+		tell func(n int, honest string) string
+		want string // in the reason; "" for none
+	}{
+		{"honest", func(_ int, s string) string { return s }, ""},
+		{"status", replace("200 OK", "503 Service Unavailable"), `answer is "HTTP/1.1 503`},
+		{"another's answer", replace("x-echo: 0", "x-echo: 1"), "came for"},
+		{"no number", replace("x-echo", "x-lost"), "came for"},
+		{"shorter", replace("content-length: 1024", "content-length: 1023"), "has 1023 bytes"},
+		{"no length", replace("content-length: 1024\r\n", ""), "content-length"},
+		{"length is no number", replace("content-length: 1024", "content-length: 1e3"), "is no number"},
+		{"a byte changed", func(_ int, s string) string { return s[:len(s)-1] + "\xff" }, "body differs"},
+		{"bytes moved", func(_ int, s string) string { return s[:len(s)-20] + s[len(s)-10:] + s[len(s)-20:len(s)-10] }, "body differs"},
+		{"a byte more", func(_ int, s string) string { return s + "x" }, "nobody asked"},
+		{"an answer more", func(_ int, s string) string { return s + s }, "nobody asked"},
+		{"stops", func(_ int, s string) string { return s[:len(s)-1] }, "got nothing"},
+		{"says nothing", func(_ int, s string) string { return "\r\n" }, "got nothing"},
+		{"closes", func(_ int, s string) string { return "" }, "closed under request 1"},
+		{"closes later", func(n int, s string) string {
+			if n > 3 {
+				return ""
+			}
+			return s
+		}, "closed under request 4"},
+		{"endless head", func(_ int, s string) string { return strings.Repeat("a: b\r\n", 3000) }, "longer than"},
+		{"no HTTP", func(_ int, s string) string { return "SSH-2.0-x\r\n\r\n" }, `answer is "SSH`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			res := measure(t, liar(t, tc.tell), Group{Name: "small", Streams: 2, Answer: 1024})
+			err := res.Err()
+			switch {
+			case tc.want == "" && err != nil:
+				t.Errorf("honest server: %v", err)
+			case tc.want != "" && err == nil:
+				t.Errorf("counted %d answers and no error", res.Requests())
+			case tc.want != "" && !strings.Contains(err.Error(), tc.want):
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestNothingListens(t *testing.T) {
+	l := listen(t)
+	l.Close()
+	_, err := Start(context.Background(), &Plan{Addr: l.Addr().String(), Via: ViaPlain, Groups: []Group{{Streams: 1}}})
+	if err == nil {
+		t.Error("connecting to nobody gave no error")
+	}
+	if _, err := Start(context.Background(), &Plan{Via: "pigeon"}); err == nil {
+		t.Error("an unknown way gave no error")
+	}
+	if err := (&Result{}).Err(); err == nil {
+		t.Error("a result without requests gave no error")
+	}
+}
+
+// A server that answers nonsense to the answering end's question is closed on.
+func TestServeRefusesNonsense(t *testing.T) {
+	l := listen(t)
+	go Serve(l)
+	for _, tc := range []struct {
+		name, text string
+		answered   bool
+	}{
+		{"control", "GET /?bytes=1 HTTP/1.1\r\nx-echo: 0123456789abcdef\r\n\r\n", true},
+		{"no size", "GET / HTTP/1.1\r\nx-echo: 0123456789abcdef\r\n\r\n", false},
+		{"no number", "GET /?bytes=1 HTTP/1.1\r\nx-other: 0123456789abcdef\r\n\r\n", false},
+		{"bad size", "GET /?bytes=1x HTTP/1.1\r\nx-echo: 0123456789abcdef\r\n\r\n", false},
+	} {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		io.WriteString(c, tc.text)
+		n, err := c.Read(make([]byte, 1))
+		if (n > 0) != tc.answered {
+			t.Errorf("%s: got %d bytes, %v; want an answer: %v", tc.name, n, err, tc.answered)
+		}
+		c.Close()
+	}
+}
+
+func TestRequestSize(t *testing.T) {
+	r := newRequest(1024, 0)
+	if n := strings.Count(string(r.bytes), "\r\n") - 2; n != 7 {
+		t.Errorf("request has %d fields, want 7", n)
+	}
+	if n := len(r.bytes); n < 220 || n > 320 {
+		t.Errorf("request has %d bytes, want about 250", n)
+	}
+	if n := strings.Count(string(newResponse(1024).bytes[:200]), "\r\n") - 2; n != 4 {
+		t.Errorf("response has %d fields, want 4", n)
+	}
+}
+
+func TestHistogram(t *testing.T) {
+	var h histogram
+	for i := 1; i <= 1000; i++ {
+		h.add(time.Duration(i) * 100 * time.Microsecond)
+	}
+	for _, tc := range []struct {
+		q    float64
+		want time.Duration
+	}{{0, 100 * time.Microsecond}, {.5, 50 * time.Millisecond}, {.99, 99 * time.Millisecond}, {1, 100 * time.Millisecond}} {
+		got := h.quantile(tc.q)
+		if off := float64(got-tc.want) / float64(tc.want); off < -.035 || off > .035 {
+			t.Errorf("quantile %v: got %v, want %v", tc.q, got, tc.want)
+		}
+	}
+	h.reset()
+	if got := h.quantile(.5); got != 0 {
+		t.Errorf("quantile of nothing: got %v", got)
+	}
+	for us := uint32(0); us < 1<<20; us += 7 {
+		if m := middle(bucketOf(us)); us > 0 && (float64(m.Microseconds()) > float64(us)*1.035+1 || float64(m.Microseconds()) < float64(us)*.965-1) {
+			t.Fatalf("%d µs went to the bucket of %v", us, m)
+		}
+	}
+	h.add(1 << 62) // beyond the last bucket
+	h.add(-1)
+	if got := h.quantile(1); got < time.Hour {
+		t.Errorf("longest: got %v", got)
+	}
+}
+
+func TestHeadInPieces(t *testing.T) {
+	whole := "HTTP/1.1 200 OK\r\na: 1\r\nContent-Length:  12 \r\n\r\nbody"
+	for cut := range whole {
+		var h headReader
+		head, n, err := h.take([]byte(whole[:cut]))
+		at := n
+		if head == nil && err == nil {
+			head, n, err = h.take([]byte(whole[cut:]))
+			at = cut + n
+		}
+		if err != nil || whole[at:] != "body" {
+			t.Fatalf("cut at %d: stopped before %q, %v", cut, whole[at:], err)
+		}
+		if got := string(field(head, "content-length")); got != "12" {
+			t.Fatalf("cut at %d: content-length %q", cut, got)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// documentText is what the proxy runs: one service behind the clients' address,
+// one route with the conditions that peers check as well, no filters.
+const documentText = `apiVersion: sandwich-mesh.io/v1alpha1
+kind: Waypoint
+metadata: {name: bars, namespace: demo}
+services:
+- name: svc
+  addresses: [VIP]
+  ports: [{port: 80, targetPort: TARGET, appProtocol: http}]
+  endpoints: [{workload: svc-1}]
+workloads:
+- {name: svc-1, address: ADDRESS, serviceAccount: echo, protocol: PROTOCOL}
+- {name: curl, address: 10.1.0.5, serviceAccount: curl}
+httpRoutes:
+- name: svc
+  parentRefs: [{kind: Service, name: svc, port: 80}]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /api}, headers: [{name: x-canary, value: "1"}]}]
+    backendRefs: [{name: svc, port: 80}]
+  - matches: [{path: {type: PathPrefix, value: /api}}]
+    backendRefs: [{name: svc, port: 80}]
+`
+
+// A document says what differs between the proxies of two scenarios.
+type document struct {
+	Endpoint string // IP:port of the application
+	Protocol string // HBONE or TCP: how it is reached
+}
+
+func (d document) text() (string, error) {
+	host, port, err := net.SplitHostPort(d.Endpoint)
+	if err != nil {
+		return "", fmt.Errorf("endpoint of the document: %w", err)
+	}
+	service, _, _ := net.SplitHostPort(vip)
+	return strings.NewReplacer("VIP", service, "TARGET", port, "ADDRESS", host, "PROTOCOL", d.Protocol).Replace(documentText), nil
+}
+
+// A waypoint is the proxy under test with its two ways in.
+type waypoint struct{ hbone, proxy *Process }
+
+// waypoint starts the built binary.
+func (r *Rig) waypoint(ctx context.Context, cpu int, d document) (*waypoint, error) {
+	if r.Waypoint == "" {
+		return nil, errors.New("there is no waypoint binary to measure")
+	}
+	text, err := d.text()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(r.dir, "waypoint.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return nil, fmt.Errorf("write configuration of the waypoint: %w", err)
+	}
+	hbone, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	proxy, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	p, err := r.Program(ctx, "waypoint", cpu, proxy, r.Waypoint, "serve", "--config", file,
+		"--hbone-listen", hbone, "--proxy-listen", proxy)
+	if err != nil {
+		return nil, err
+	}
+	tunnels := *p
+	tunnels.Addr = hbone
+	return &waypoint{hbone: &tunnels, proxy: p}, nil
+}
