@@ -64,7 +64,7 @@ type GroupResult struct {
 	Requests      int64
 	Bytes         int64 // of answers' bodies
 	P50, P99, Max time.Duration
-	Stalled       int // streams that got nothing at all: each is an error too
+	Stalled       int // streams that got nothing in that time
 }
 
 // Requests sums over groups.
