@@ -110,17 +110,11 @@ func nextCoding(was coding, v []byte) coding {
 // of ours wait until the head is complete.
 func (r *headReader) connection(v []byte, name, value message.Span) *ParseError {
 	named := false
-	for rest := v; len(rest) > 0; {
-		option := rest
-		if i := bytes.IndexByte(rest, ','); i >= 0 {
-			option, rest = rest[:i], rest[i+1:]
-		} else {
-			rest = nil
-		}
+	for option, rest := nextOption(v); option != nil; option, rest = nextOption(rest) {
 		if r.options++; int(r.options) > r.limits.Options {
 			return r.fail(400, "too many connection options", int(name.Off))
 		}
-		switch option = bytes.Trim(option, " \t"); {
+		switch {
 		case len(option) == 0:
 		case message.EqualFold(option, "close"):
 			r.close = true
@@ -139,6 +133,25 @@ func (r *headReader) connection(v []byte, name, value message.Span) *ParseError 
 	return nil
 }
 
+// nextOption splits the first member, without the space around it, off a list.
+// It is nil at the list's end; between two commas it is empty.
+func nextOption(list []byte) (option, rest []byte) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	option = list
+	if i := bytes.IndexByte(list, ','); i >= 0 {
+		option, rest = list[:i], list[i+1:]
+	}
+	for len(option) > 0 && (option[0] == ' ' || option[0] == '\t') {
+		option = option[1:]
+	}
+	for n := len(option); n > 0 && (option[n-1] == ' ' || option[n-1] == '\t'); n-- {
+		option = option[:n-1]
+	}
+	return option, rest
+}
+
 // strike removes the fields that Connection named. Framing, Host and Expect are
 // not among the fields any more, so they cannot be removed this way; credentials
 // can, and then no policy sees them either.
@@ -148,14 +161,8 @@ func (r *headReader) strike() {
 		if !ok {
 			return
 		}
-		for rest := v; len(rest) > 0; {
-			option := rest
-			if i := bytes.IndexByte(rest, ','); i >= 0 {
-				option, rest = rest[:i], rest[i+1:]
-			} else {
-				rest = nil
-			}
-			if option = bytes.Trim(option, " \t"); !message.Lookup(option).Hop() {
+		for option, rest := nextOption(v); option != nil; option, rest = nextOption(rest) {
+			if !message.Lookup(option).Hop() {
 				r.header.DelBytes(option)
 			}
 		}
@@ -199,13 +206,20 @@ func (r *headReader) request(q *message.Request) *ParseError {
 	if err := r.requestTarget(q); err != nil {
 		return err
 	}
-	// An Upgrade with a body is not taken up: its bytes would belong to one
-	// protocol or to the other, depending on who reads (RFC 9110, section 7.8,
-	// lets a server ignore it). HTTP/1.0 has none, and two offers are not read.
-	if r.upgrading && r.upgrades && !r.upgradeTwo && r.minor == 1 && q.Length == message.NoBody {
+	if r.upgrading && r.offersUpgrade(q, b) {
 		q.Upgrade = r.upgrade.Of(b)
 	}
 	return nil
+}
+
+// offersUpgrade reports whether the request's Upgrade is taken up. RFC 9110,
+// section 7.8, lets a server ignore it, and this one does where readers could
+// disagree about whose the next bytes are: with a body, with several offers, in
+// HTTP/1.0, and for h2c, which would carry requests past every filter.
+func (r *headReader) offersUpgrade(q *message.Request, b []byte) bool {
+	offer := r.upgrade.Of(b)
+	return r.upgrades && !r.upgradeTwo && r.minor == 1 && q.Length == message.NoBody && !r.sized &&
+		len(offer) > 0 && bytes.IndexByte(offer, ',') < 0 && !message.EqualFold(offer, "h2c")
 }
 
 func (r *headReader) requestFraming(q *message.Request) *ParseError {

@@ -39,9 +39,12 @@ type headReader struct {
 	framing
 }
 
-// begin makes the reader ready for a section; base counts the message's bytes
-// before it.
+// begin makes the reader ready for a section, whose header must be empty; base
+// counts the message's bytes before it.
 func (r *headReader) begin(h *message.Header, kind section, base int64) {
+	if h.Size() > 0 {
+		h.Reset()
+	}
 	*r = headReader{header: h, limits: r.limits, kind: kind, base: base, started: kind == trailerSection}
 	r.framing.length = message.UnknownLength
 }

@@ -26,8 +26,8 @@ type ServerHandler interface {
 type readState uint8
 
 const (
-	readIdle readState = iota // between messages
-	readBlank                 // idle, and behind the CR of an empty line
+	readIdle  readState = iota // between messages
+	readBlank                  // idle, and behind the CR of an empty line
 	readHead
 	readBody
 	readDone   // the message is complete; more bytes are kept (Server) or wrong (Client)
@@ -296,4 +296,3 @@ func (s *Server) Release() {
 	s.request, s.chunk = nil, message.Chunk{}
 	s.read, s.persist = readFailed, false
 }
-

@@ -25,10 +25,10 @@ func (s Span) Of(b []byte) []byte { return b[s.Off : s.Off+s.Len : s.Off+s.Len] 
 // Push makes two runs of the arena a field. Name and value have been checked.
 // line says that the arena holds exactly "name: value CRLF" there.
 func (h *Header) Push(name, value Span, known Known, line bool) {
-	h.fields = append(h.fields, field{
-		name: name.Off, nameLen: uint16(name.Len), known: known,
-		value: value.Off, valueLen: value.Len, line: line,
-	})
+	h.fields = append(h.fields, field{})
+	f := &h.fields[len(h.fields)-1] // filled in place: a struct put together first is stored in parts and loaded whole, which stalls
+	f.name, f.nameLen, f.known = name.Off, uint16(name.Len), known
+	f.value, f.valueLen, f.line = value.Off, value.Len, line
 }
 
 // LinesLen returns how many bytes AppendLines appends at most.
