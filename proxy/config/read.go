@@ -35,17 +35,20 @@ func ReadFiles(path string) ([]File, error) {
 	}
 	var out []File
 	left := MaxBytes
+	volume := newVolume(path)
 	for _, e := range entries {
 		if !isDocument(e.Name()) {
 			continue
 		}
-		f, err := readFile(filepath.Join(path, e.Name()), left)
+		name := filepath.Join(path, e.Name())
+		f, err := readFile(volume.file(name), left)
 		if errors.Is(err, errNotRegular) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
+		f.Name = name
 		left -= min(left, len(f.Data))
 		out = append(out, f)
 		if len(out) > MaxFiles {
@@ -53,6 +56,32 @@ func ReadFiles(path string) ([]File, error) {
 		}
 	}
 	return out, nil
+}
+
+// volume is a directory in which a kubelet shows a ConfigMap or a Secret: every
+// name is a link through ..data, which is swapped to change all files in one
+// step. That link is followed once for all files, so that they are of one set.
+type volume struct{ data string }
+
+func newVolume(dir string) volume {
+	data, err := filepath.EvalSymlinks(filepath.Join(dir, "..data"))
+	if err != nil {
+		return volume{}
+	}
+	return volume{data}
+}
+
+// file returns where to read the file of that name.
+func (v volume) file(name string) string {
+	if v.data == "" {
+		return name
+	}
+	link, err := os.Readlink(name)
+	rest, ok := strings.CutPrefix(filepath.ToSlash(link), "..data/")
+	if err != nil || !ok {
+		return name
+	}
+	return filepath.Join(v.data, filepath.FromSlash(rest))
 }
 
 // isDocument reports whether a directory's file of that name is read.
@@ -91,6 +120,11 @@ func Load(path string) (*Config, []Problem) {
 	if err != nil {
 		return nil, []Problem{Unreadable(path, err)}
 	}
+	return DecodeSet(path, files)
+}
+
+// DecodeSet decodes what ReadFiles has read at path.
+func DecodeSet(path string, files []File) (*Config, []Problem) {
 	if len(files) == 0 {
 		return nil, []Problem{{
 			Code: CodeNoDocument, Severity: Error, File: path, Object: ID{Kind: DocumentKind},
