@@ -1,0 +1,226 @@
+package wire
+
+import (
+	"io"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/internal/buf"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/internal/wheel"
+)
+
+// CloseWrite sends FIN (under TLS close_notify first) after what was written;
+// reading goes on.
+func (c *Conn) CloseWrite(t *turn.Turn) {
+	c.mu.Lock()
+	if c.state == writeOpen {
+		c.state = writeEnds
+		c.mark(t)
+	}
+	c.mu.Unlock()
+}
+
+// Close ends the connection in order: the engine hears Closed and no more, and
+// what was written still leaves.
+func (c *Conn) Close(t *turn.Turn) { c.close(t, nil) }
+
+// Abort gives the connection up: what was written is dropped and the peer hears
+// RST, whatever the code.
+func (c *Conn) Abort(*turn.Turn, uint32) {
+	c.mu.Lock()
+	c.failLocked(ErrAborted)
+	c.mu.Unlock()
+}
+
+func (c *Conn) close(t *turn.Turn, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing || c.failed {
+		return
+	}
+	c.closing = true
+	if c.err == nil {
+		c.err = err
+	}
+	c.until = time.Now().Add(c.o.Linger)
+	c.nc.SetWriteDeadline(c.until)
+	if c.state == writeOpen {
+		c.state = writeEnds
+	}
+	c.mark(t)
+	c.attend()
+}
+
+// end is close for the reader's own turn.
+func (c *Conn) end(err error) { c.close(&c.turn, err) }
+
+func (c *Conn) fail(err error) {
+	c.mu.Lock()
+	c.failLocked(err)
+	c.mu.Unlock()
+}
+
+func (c *Conn) failLocked(err error) {
+	if c.failed {
+		return
+	}
+	c.failed = true
+	if c.err == nil {
+		c.err = err
+	}
+	c.state = writeDead
+	if !c.flushing { // else who flushes drops
+		c.dropAll()
+	}
+	c.attend()
+}
+
+// giveUp ends the reading that goes on after a write failed.
+func (c *Conn) giveUp() { c.fail(nil) }
+
+// longAgo wakes a reader: its deadline has passed.
+var longAgo = time.Unix(1, 0)
+
+// attend makes the reader look at the state, wherever it waits. It never closes
+// the descriptor itself: only the reader does, at its top. Called with mu held.
+func (c *Conn) attend() {
+	c.halt.Store(true)
+	c.nc.SetReadDeadline(longAgo)
+	c.wake.Broadcast()
+}
+
+// over reports whether the engine is to hear Closed.
+func (c *Conn) over() bool {
+	if !c.halt.Load() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failed || c.closing || c.state == writeShut && c.eof {
+		return true
+	}
+	if c.broken && !c.salvaging {
+		c.salvaging, c.salvage = true, salvageMax
+	}
+	c.halt.Store(false)
+	c.nc.SetReadDeadline(time.Time{})
+	return false
+}
+
+// tellClosed waits for calls that others make into the engine, and makes the
+// last one.
+func (c *Conn) tellClosed() {
+	c.mu.Lock()
+	c.ended = true
+	err := c.err
+	c.mu.Unlock()
+	if c.o.Tick > 0 && c.o.Wheel != nil {
+		c.o.Wheel.Stop(&c.timer)
+	}
+	c.calls.Wait()
+	c.engineClosed(err)
+	c.endTurn()
+}
+
+func (c *Conn) engineClosed(err error) {
+	defer c.rescue()
+	c.engine.Closed(&c.turn, err)
+}
+
+// linger lets what was written leave and waits for the peer's FIN, dropping
+// what it sends: to close with bytes unread would answer with RST, which may
+// overtake what we have sent (RFC 9112, section 9.6).
+func (c *Conn) linger() {
+	for !c.lingered() {
+		if c.pastEnd {
+			c.park()
+			continue
+		}
+		b, err := c.drv.read(nil, 16<<10, true)
+		buf.Put(b)
+		switch {
+		case err == io.EOF:
+			c.mu.Lock()
+			c.eof = true
+			c.halt.Store(true)
+			c.mu.Unlock()
+			c.pastEnd = !c.drv.ended()
+		case err != nil && !isTimeout(err):
+			c.fail(err)
+		}
+	}
+}
+
+// lingered reports whether the descriptor may be closed.
+func (c *Conn) lingered() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.halt.Store(false)
+	switch {
+	case c.failed || c.broken || !c.closing || c.state == writeShut && c.eof:
+		return true
+	case !time.Now().Before(c.until):
+		return true
+	}
+	c.nc.SetReadDeadline(c.until)
+	return false
+}
+
+// release closes the descriptor. If our bytes did not all leave, the peer must
+// not take what it has for the whole: it hears RST.
+func (c *Conn) release() {
+	c.mu.Lock()
+	if c.state != writeShut {
+		if c.closing {
+			c.o.Counters.Unread.Add(1)
+		}
+		if tc, ok := c.nc.(*net.TCPConn); ok {
+			tc.SetLinger(0)
+		}
+	}
+	c.state = writeDead
+	if !c.flushing {
+		c.dropAll()
+	}
+	c.mu.Unlock()
+	c.nc.Close()
+	c.drains.Wait()
+}
+
+// sendFIN ends the writing direction of the transport. A transport that cannot
+// is closed as a whole soon after.
+func (c *Conn) sendFIN() error {
+	if hc, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		return hc.CloseWrite()
+	}
+	c.mu.Lock()
+	c.eof = true
+	c.mu.Unlock()
+	return nil
+}
+
+// Expired is a tick.
+func (c *Conn) Expired(t *turn.Turn, tm *wheel.Timer) {
+	c.mu.Lock()
+	ok := c.enter()
+	if ok {
+		c.o.Wheel.Set(tm, c, c.o.Tick)
+	}
+	c.mu.Unlock()
+	if ok {
+		defer c.calls.Done()
+		defer c.rescue()
+		c.engine.Tick(t)
+	}
+}
+
+// rescue is deferred around every call into the engine: a panic there ends this
+// connection and is told, and the process lives.
+func (c *Conn) rescue() {
+	if v := recover(); v != nil {
+		c.o.Counters.Panics.Add(1)
+		c.fail(&PanicError{Value: v, Stack: debug.Stack()})
+	}
+}

@@ -1,0 +1,47 @@
+// Package wire drives one transport connection: it reads, gives what it read to
+// an engine in a turn, keeps an out buffer, flushes it, and pauses; for TCP and
+// for TLS over it.
+//
+// It knows no protocol above TLS, dials nothing, checks no identity and sets no
+// deadline but the one that bounds closing.
+//
+// # How it goes
+//
+// One goroutine, in Serve, reads and runs the engine to completion: everything
+// a read made possible happens in one turn, and the turn ends (is flushed)
+// before the next wait. Writes append; a flush makes one write that does not
+// block. What the socket does not take is left to a drain goroutine, which
+// exists only while the socket is full and which alone touches the descriptor's
+// writing side meanwhile.
+//
+// A connection ends in one of these ways, and the engine hears Closed once:
+//
+//   - both directions ended (CloseWrite here, FIN or close_notify from the
+//     peer): nil;
+//   - Close, EOF answered false, or an error from Feed: nil or that error, at
+//     once; what was written still leaves, then close_notify and FIN, and what
+//     the peer sends is read and dropped, for Options.Linger at most;
+//   - Abort: ErrAborted, and RST;
+//   - a failed read or write, a TLS alert, a FIN without close_notify: that
+//     error, and RST. After a failed write what has already arrived is read
+//     first: a server may answer early and close;
+//   - a panic in the engine: *PanicError, and RST.
+//
+// # Memory
+//
+// Buffers come from internal/buf and are held while bytes are in flight: an
+// idle connection has none. Feed's p is a view and dies when Feed returns.
+// crypto/tls keeps an input buffer of the largest record seen; it is given
+// whole records only, so that it keeps no more than one.
+//
+// # Concurrency
+//
+// Feed and EOF come from the goroutine in Serve and never overlap. Left and Tick
+// may come from other goroutines, at the same time as Feed: an engine guards
+// itself. Closed comes from the goroutine in Serve, after every other call has
+// returned. No call is made with a lock held. Write, Buffered, CloseWrite,
+// Abort, Close, Consume and Flush may be called from any goroutine, with a lane
+// or an engine's lock held: they come after those in the lock order.
+//
+// Start reading at Conn.Serve, then Conn.Flush.
+package wire

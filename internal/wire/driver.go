@@ -1,0 +1,180 @@
+package wire
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/sandwich-mesh/sandwich/internal/buf"
+)
+
+// A driver moves bytes between a transport and buffers. One goroutine reads and
+// one writes at a time. A second one for sockets, with its own event loop, can
+// take this one's place.
+type driver interface {
+	// read appends to b, which is nil or holds the start of something, until it
+	// has size bytes at most, taking room from internal/buf only once there is
+	// something to read. With wait it waits; else it answers errWouldBlock.
+	// The result replaces b, whatever the error.
+	read(b []byte, size int, wait bool) ([]byte, error)
+	// ended says that EOF was read. It reports whether further reads can wait
+	// for the transport to fail.
+	ended() bool
+	// write sends what the transport takes. With wait it waits until it takes
+	// something; else it may take nothing.
+	write(p []byte, wait bool) (int, error)
+}
+
+// errWouldBlock has the properties that crypto/tls asks for to try again later:
+// a net.Error that is Temporary is not kept as the connection's error.
+var errWouldBlock error = wouldBlock{}
+
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "nothing to read now" }
+func (wouldBlock) Timeout() bool   { return false }
+func (wouldBlock) Temporary() bool { return true }
+
+func newDriver(nc net.Conn, st *stats) driver {
+	if sc, ok := nc.(syscall.Conn); ok {
+		if rc, err := sc.SyscallConn(); err == nil {
+			s := &socket{nc: nc, rc: rc, st: st}
+			s.onRead, s.onWrite = s.tryRead, s.tryWrite
+			return s
+		}
+	}
+	return &pipe{nc: nc, st: st}
+}
+
+// A socket is driven through its descriptor and Go's netpoller.
+type socket struct {
+	// Set once. Callbacks are made once: one per read would be an allocation.
+	nc              net.Conn
+	rc              syscall.RawConn
+	st              *stats
+	onRead, onWrite func(fd uintptr) bool
+
+	// Owned by the reader.
+	in      []byte
+	size    int
+	wait    bool
+	pastEnd bool
+	readErr error
+
+	// Owned by the writer.
+	out      []byte
+	sent     int
+	block    bool
+	writeErr error
+}
+
+func (s *socket) read(b []byte, size int, wait bool) ([]byte, error) {
+	s.in, s.size, s.wait, s.readErr = b, size, wait, nil
+	err := s.rc.Read(s.onRead)
+	b, s.in = s.in, nil
+	if err == nil {
+		err = s.readErr
+	}
+	return b, err
+}
+
+// tryRead is called when the socket may be readable. RawConn.Read has reset the
+// edge-triggered readiness before, so not to try would lose a wake-up.
+func (s *socket) tryRead(fd uintptr) bool {
+	b := buf.Grow(s.in, s.size-len(s.in))
+	for {
+		n, err := syscall.Read(int(fd), b[len(b):s.size])
+		s.st.reads.Add(1)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN || err == nil && n == 0 && s.pastEnd:
+			s.in = buf.Shrink(b) // wait holding nothing but the start of a record
+			s.readErr = errWouldBlock
+			return !s.wait
+		case err != nil:
+			s.in, s.readErr = buf.Shrink(b), s.failure("read", err)
+		case n == 0:
+			s.in, s.readErr = buf.Shrink(b), io.EOF
+		default:
+			s.st.bytesIn.Add(int64(n))
+			s.in, s.readErr = b[:len(b)+n], nil
+		}
+		return true
+	}
+}
+
+func (s *socket) ended() bool {
+	s.pastEnd = true
+	return true
+}
+
+func (s *socket) write(p []byte, wait bool) (int, error) {
+	s.out, s.sent, s.block, s.writeErr = p, 0, wait, nil
+	err := s.rc.Write(s.onWrite)
+	s.out = nil
+	if err == nil {
+		err = s.writeErr
+	}
+	return s.sent, err
+}
+
+func (s *socket) tryWrite(fd uintptr) bool {
+	for {
+		n, err := syscall.Write(int(fd), s.out)
+		s.st.writes.Add(1)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			return !s.block
+		case err != nil:
+			s.writeErr = s.failure("write", err)
+		default:
+			s.sent = n
+			s.st.bytesOut.Add(int64(n))
+		}
+		return true
+	}
+}
+
+func (s *socket) failure(op string, err error) error {
+	return &net.OpError{Op: op, Net: s.nc.RemoteAddr().Network(), Source: s.nc.LocalAddr(), Addr: s.nc.RemoteAddr(), Err: os.NewSyscallError(op, err)}
+}
+
+// A pipe is any other net.Conn, such as one in memory that works in fake time:
+// reads wait with a buffer in hand, and only the drain goroutine writes.
+type pipe struct {
+	nc net.Conn
+	st *stats
+}
+
+func (d *pipe) read(b []byte, size int, wait bool) ([]byte, error) {
+	if !wait {
+		return b, errWouldBlock
+	}
+	b = buf.Grow(b, size-len(b))
+	n, err := d.nc.Read(b[len(b):size])
+	d.st.reads.Add(1)
+	d.st.bytesIn.Add(int64(n))
+	if n > 0 { // an error comes again
+		return b[:len(b)+n], nil
+	}
+	return buf.Shrink(b), err
+}
+
+func (d *pipe) ended() bool { return false }
+
+func (d *pipe) write(p []byte, wait bool) (int, error) {
+	if !wait {
+		return 0, nil
+	}
+	n, err := d.nc.Write(p)
+	d.st.writes.Add(1)
+	d.st.bytesOut.Add(int64(n))
+	return n, err
+}
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
