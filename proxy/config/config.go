@@ -85,6 +85,9 @@ type ID struct {
 // String returns "HTTPRoute shop/reviews".
 func (id ID) String() string {
 	name := id.Name
+	if name == "" && id.Kind == DocumentKind {
+		return id.Kind // the document itself
+	}
 	if name == "" {
 		name = "(without a name)"
 	}

@@ -43,7 +43,12 @@ func (d *decoder) finish() {
 			dr.kind.add(c, dr.object)
 		}
 	}
-	slices.SortStableFunc(d.r.list, func(a, b Problem) int {
+	Sort(d.r.list)
+}
+
+// Sort puts problems in the order in which they are met in the files.
+func Sort(problems []Problem) {
+	slices.SortStableFunc(problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 }

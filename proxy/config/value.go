@@ -115,9 +115,9 @@ func (d *values) field(p *plan, key, value *yaml.Node, v reflect.Value) {
 		if guess := p.suggest(key.Value); guess != "" {
 			fix = fmt.Sprintf("did you mean %q?", guess)
 		}
-		d.problem(CodeUnknownField, key, fmt.Sprintf("unknown field %q", short(key.Value)), fix)
+		d.problem(CodeUnknownField, key, "unknown field", fix)
 	case f.index == nil:
-		d.problem(CodeNotSupported, key, fmt.Sprintf("%s is not supported in this version", f.name), "remove it")
+		d.problem(CodeNotSupported, key, "not supported in this version", "remove it")
 	default:
 		d.value(value, v.FieldByIndex(f.index), &f.rule)
 	}
@@ -303,6 +303,10 @@ func (d *values) intOf(n *yaml.Node) (int64, bool) {
 		d.problem(CodeRange, n, short(n.Value)+" is out of range", "write a smaller number")
 		return 0, false
 	}
+	if _, err := strconv.Atoi(n.Value); err == nil && n.ShortTag() == "!!str" && n.Style&yaml.TaggedStyle == 0 {
+		d.problem(CodeWrongType, n, "this is "+kindWord(n)+", and a whole number is wanted", "remove the quotes")
+		return 0, false
+	}
 	d.wrongType(n, "a whole number")
 	return 0, false
 }
@@ -336,7 +340,7 @@ func kindWord(n *yaml.Node) string {
 func (d *values) checkString(n *yaml.Node, s string, r *rule) bool {
 	for _, word := range r.soon {
 		if s == word {
-			d.problem(CodeNotSupported, n, s+" is not supported in this version", "write "+oneOf(r.enum)+", or leave it out")
+			d.problem(CodeNotSupported, n, s+" is known and not supported in this version", "write "+oneOf(r.enum)+", or leave it out")
 			return false
 		}
 	}
