@@ -25,7 +25,8 @@ func NewSpec(raw any) Spec { return Spec{raw} }
 // Decode fills *v, a struct, strictly: a field that v does not have, a value of
 // another type and a number that does not fit are errors that name the field.
 // Field names come from json tags; a time.Duration is written as "1s". What the
-// Spec does not mention keeps its value, so defaults are set before.
+// Spec does not mention keeps its value, so defaults are set before. A Spec of
+// v's own type replaces all of it.
 func (s Spec) Decode(v any) error {
 	dst := reflect.ValueOf(v)
 	if dst.Kind() != reflect.Pointer || dst.IsNil() {
