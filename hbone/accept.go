@@ -71,7 +71,7 @@ func (c *serverConn) EOF(*turn.Turn) bool { return false }
 func (c *serverConn) Tick(t *turn.Turn) {
 	if t.Now().After(c.expiry) {
 		c.Fail(t, CodeNoError, "the peer's certificate has expired")
-		c.w.CloseWrite(t)
+		c.w.Close(t)
 		return
 	}
 	c.Conn.Tick(t)
@@ -88,7 +88,7 @@ func (c *serverConn) GoneAway(*turn.Turn, uint32, uint32, string) {}
 // Idle ends a connection that was told to go away and has nothing left to do.
 func (c *serverConn) Idle(t *turn.Turn) {
 	if c.Done() {
-		c.w.CloseWrite(t)
+		c.w.Close(t)
 	}
 }
 
@@ -102,16 +102,36 @@ func (c *serverConn) Request(t *turn.Turn, s *h2.Stream, fields []h2.Field, end 
 		c.refuse(t, s, err)
 		return
 	}
+	tun.answer = c
 	h, err := c.server.Accept(t, tun)
-	if err != nil {
+	if err != nil && err != ErrLater {
 		c.server.stats.Refused.Add(1)
 		c.refuse(t, s, err)
 		return
 	}
 	tun.h = h
 	s.Handle(tun)
-	c.server.stats.Tunnels.Add(1)
-	s.SendHeaders(t, accepted200, false)
+	if err == nil {
+		Answer(t, tun, nil)
+	}
+}
+
+// Answer tells the client of an accepted tunnel what became of it: nil opens
+// it. Node tunnels answer 200 only when the application is connected.
+func Answer(t *turn.Turn, tun Tunnel, err error) {
+	st, ok := tun.(*streamTunnel)
+	switch {
+	case !ok && err != nil:
+		tun.Abort(t, CodeRefusedStream)
+	case !ok:
+	case err != nil:
+		st.h = deaf{}
+		st.answer.server.stats.Refused.Add(1)
+		st.answer.refuse(t, st.s, err)
+	default:
+		st.answer.server.stats.Tunnels.Add(1)
+		st.s.SendHeaders(t, accepted200, false)
+	}
 }
 
 var accepted200 = []h2.Field{{Name: ":status", Value: "200"}}
@@ -127,14 +147,8 @@ func (c *serverConn) tunnel(s *h2.Stream, fields []h2.Field, end bool) (*streamT
 			method = f.Value
 		case ":authority":
 			authority = f.Value
-		case "forwarded":
-			info.SetForwarded(f.Value)
-		case "baggage":
-			info.Baggage = f.Value
-		case "traceparent":
-			info.SetTraceparent(f.Value)
-		case "x-forwarded-network":
-			info.Network = f.Value
+		default:
+			c.describe(&info, f)
 		}
 	}
 	if method != "CONNECT" {
@@ -143,10 +157,30 @@ func (c *serverConn) tunnel(s *h2.Stream, fields []h2.Field, end bool) (*streamT
 	if end {
 		return nil, &Refusal{Status: 400, Reason: "CONNECT ended with its head"}
 	}
-	if err := info.SetDestination(authority); err != nil {
+	var err error
+	if info.Destination, info.Host, err = peer.ParseAuthority(authority); err != nil {
 		return nil, &Refusal{Status: 400, Reason: err.Error()}
 	}
 	return &streamTunnel{s: s, peer: &info, opened: true}, nil
+}
+
+// describe keeps what the client's node tunnel tells about the client. What does
+// not parse is left out and counted: node tunnels treat it so too.
+func (c *serverConn) describe(info *peer.Info, f h2.Field) {
+	var err error
+	switch f.Name {
+	case "forwarded":
+		info.Forwarded, err = peer.ParseForwarded(f.Value)
+	case "baggage":
+		info.Baggage, err = peer.ParseBaggage(f.Value)
+	case "traceparent":
+		info.Traceparent, err = peer.ParseTraceparent(f.Value)
+	case "x-forwarded-network":
+		info.Network = f.Value
+	}
+	if err != nil {
+		c.server.stats.BadMetadata.Add(1)
+	}
 }
 
 // refuse answers with a status and no body, and leaves the stream.
@@ -178,8 +212,8 @@ func (s *Server) parseProxy(p []byte) (h proxyproto.Header, n int, err error) {
 
 // proxyPeer turns a PROXY header into who is at the other end. A header without
 // addresses has lost the destination, so nothing can be done with it.
-func (s *Server) proxyPeer(w *wire.Conn, h proxyproto.Header) (*peer.Info, error) {
-	info := &peer.Info{How: peer.PROXY, Source: h.Source, Destination: h.Destination, Local: addrOf(w.LocalAddr())}
+func (s *Server) proxyPeer(nc net.Conn, h proxyproto.Header) (*peer.Info, error) {
+	info := &peer.Info{How: peer.PROXY, Source: h.Source, Destination: h.Destination, Local: addrOf(nc.LocalAddr())}
 	if !h.Destination.IsValid() {
 		return nil, fmt.Errorf("PROXY header has no addresses, so the destination is lost: the pod's and the service's address family must be the same")
 	}
@@ -197,14 +231,12 @@ func (s *Server) proxyPeer(w *wire.Conn, h proxyproto.Header) (*peer.Info, error
 // plainPeer is what is known of a connection that has no header.
 func plainPeer(nc net.Conn) *peer.Info {
 	local := addrOf(nc.LocalAddr())
-	return &peer.Info{How: peer.None, Source: addrOf(nc.RemoteAddr()), Destination: local, Local: local}
+	return &peer.Info{How: peer.NONE, Source: addrOf(nc.RemoteAddr()), Destination: local, Local: local}
 }
 
 // badHeader counts and reports a PROXY header that is no use.
-func (s *Server) badHeader(w *wire.Conn, err error) error {
+func (s *Server) badHeader(nc net.Conn, err error) error {
 	s.stats.BadHeaders.Add(1)
-	if s.OnFault != nil {
-		s.OnFault(w.RemoteAddr(), fmt.Errorf("PROXY header: %w", err))
-	}
+	s.fault(nc, fmt.Errorf("PROXY header: %w", err))
 	return err
 }

@@ -36,7 +36,7 @@ func (c *clientConn) retire(t *turn.Turn) {
 
 func (c *clientConn) closeIfDone(t *turn.Turn) {
 	if c.Streams() == 0 {
-		c.w.CloseWrite(t)
+		c.w.Close(t)
 	}
 }
 
@@ -50,7 +50,7 @@ func (c *clientConn) Tick(t *turn.Turn) {
 	case t.Now().After(c.expiry):
 		c.g.drop(c)
 		c.Fail(t, CodeNoError, "the peer's certificate has expired")
-		c.w.CloseWrite(t)
+		c.w.Close(t)
 		return
 	case c.Streams() > 0:
 		c.idleSince.Store(0)

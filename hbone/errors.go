@@ -11,6 +11,8 @@ var (
 	ErrClosed = errors.New("tunnel closed here")
 	// ErrLocalAbort ends a tunnel whose own side called Abort.
 	ErrLocalAbort = errors.New("tunnel aborted here")
+	// ErrLater is no error: the owner of a server answers CONNECT later.
+	ErrLater = errors.New("answered later")
 	// ErrOverCap refuses a connection beyond the connection cap.
 	ErrOverCap = errors.New("connection cap reached")
 )
@@ -83,3 +85,9 @@ type HandshakeError struct {
 
 func (e *HandshakeError) Error() string { return fmt.Sprintf("TLS with %s: %v", e.Addr, e.Err) }
 func (e *HandshakeError) Unwrap() error { return e.Err }
+
+// WrongIdentity reports whether TLS failed because the far end is somebody else.
+func (e *HandshakeError) WrongIdentity() bool {
+	t, ok := errors.AsType[*TLSError](e.Err)
+	return ok && t.Reason == TLSWrongIdentity
+}

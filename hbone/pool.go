@@ -73,7 +73,7 @@ func NewDest(addr netip.AddrPort, authority netip.AddrPort, expect []peer.ID) *D
 
 // NewPlainDest returns the destination of bare TCP connections to addr.
 func NewPlainDest(addr netip.AddrPort) *Dest {
-	return &Dest{key: destKey{addr: addr}, plain: true, info: &peer.Info{How: peer.None, Destination: addr}}
+	return &Dest{key: destKey{addr: addr}, plain: true, info: &peer.Info{How: peer.NONE, Destination: addr}}
 }
 
 // Plain reports whether tunnels to d are bare TCP.
@@ -107,6 +107,7 @@ type PoolStats struct {
 	Conns      atomic.Int64 // mesh connections now
 	Dials      atomic.Int64 // TCP dials begun
 	DialErrors atomic.Int64 // TCP dials and TLS handshakes that failed
+	TLS        TLSFaults    // …why handshakes did
 	Tunnels    atomic.Int64 // tunnels asked for
 	Full       atomic.Int64 // tunnels refused because maxConns connections were full
 }
@@ -363,18 +364,21 @@ func (g *group) handshake() (*clientConn, error) {
 	cfg := g.pool.TLS(g.expect)
 	w := wire.NewTLS(nc, func(c net.Conn) *tls.Conn { return tls.Client(c, cfg) }, g.pool.Wire)
 	if err := w.Handshake(ctx); err != nil {
-		g.pool.stats.DialErrors.Add(1)
-		nc.Close()
-		return nil, &HandshakeError{g.key.addr.String(), err}
+		return nil, g.noHandshake(nc, err)
 	}
 	p, err := PeerOf(w.ConnectionState())
 	if err != nil {
-		nc.Close()
-		return nil, &HandshakeError{g.key.addr.String(), err}
+		return nil, g.noHandshake(nc, err)
 	}
 	c := &clientConn{w: w, g: g, expiry: p.NotAfter}
 	c.Conn = h2.NewConn(w, c, meshOptions(true))
 	return c, nil
+}
+
+func (g *group) noHandshake(nc net.Conn, err error) error {
+	nc.Close()
+	g.pool.stats.DialErrors.Add(1)
+	return &HandshakeError{g.key.addr.String(), g.pool.stats.TLS.Explain(err)}
 }
 
 // ready adds a connection and opens the streams that waited for it.

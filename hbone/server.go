@@ -43,7 +43,8 @@ type Server struct {
 // ServerOptions say what a Server needs to know. Accept is required.
 type ServerOptions struct {
 	// Accept is asked for each tunnel, inside a turn, and must not block. It
-	// returns who handles the tunnel, or a *Refusal or any other error.
+	// returns who handles the tunnel; with ErrLater, it calls Answer when it
+	// knows. Any other error refuses, a *Refusal with its status.
 	Accept func(t *turn.Turn, tun Tunnel) (TunnelHandler, error)
 	// TLS serves HBONE listeners; see Identity.ServerConfig.
 	TLS *tls.Config
@@ -53,7 +54,7 @@ type ServerOptions struct {
 	ProxyV1 bool
 	// MaxConns is the cap on connections; 0 means none.
 	MaxConns int
-	// Ticker is the wheel that ticks connections.
+	// Wire says how connections are driven; ticks are needed.
 	Wire wire.Options
 	// OnFault hears of each connection that was refused or broke a rule.
 	OnFault func(remote net.Addr, err error)
@@ -69,7 +70,9 @@ type ServerStats struct {
 	Untrusted     atomic.Int64 // PROXY connections from where none may come
 	BadHeaders    atomic.Int64 // PROXY headers malformed, cut short or late
 	BadHandshakes atomic.Int64 // TLS handshakes that failed
+	TLS           TLSFaults    // …and why
 	BadConnects   atomic.Int64 // CONNECT requests malformed
+	BadMetadata   atomic.Int64 // forwarded, baggage or traceparent that did not parse
 	AcceptErrors  atomic.Int64 // errors of accept itself, such as no descriptors
 }
 
@@ -158,14 +161,14 @@ func (s *Server) handshake(nc net.Conn) {
 	w := wire.NewTLS(nc, func(c net.Conn) *tls.Conn { return tls.Server(c, s.TLS) }, s.Wire)
 	if err := w.Handshake(ctx); err != nil {
 		s.stats.BadHandshakes.Add(1)
-		s.fault(nc, &HandshakeError{nc.RemoteAddr().String(), err})
+		s.fault(nc, &HandshakeError{nc.RemoteAddr().String(), s.stats.TLS.Explain(err)})
 		nc.Close()
 		return
 	}
 	c, err := newServerConn(s, w, nc)
 	if err != nil {
 		s.stats.BadHandshakes.Add(1)
-		s.fault(nc, &HandshakeError{nc.RemoteAddr().String(), err})
+		s.fault(nc, &HandshakeError{nc.RemoteAddr().String(), s.stats.TLS.Explain(err)})
 		nc.Close()
 		return
 	}
@@ -186,7 +189,7 @@ func (s *Server) serveProxyConn(nc net.Conn) {
 	}
 	o := s.Wire
 	o.Park = parkAt
-	t := &tcpTunnel{server: s, w: wire.New(nc, o)}
+	t := &tcpTunnel{server: s, nc: nc, w: wire.New(nc, o)}
 	if !s.track(t.w, nil) {
 		nc.Close()
 		return
@@ -198,18 +201,18 @@ func (s *Server) serveProxyConn(nc net.Conn) {
 func (s *Server) servePlainConn(nc net.Conn) {
 	o := s.Wire
 	o.Park = parkAt
-	t := &tcpTunnel{server: s, w: wire.New(nc, o), peer: plainPeer(nc)}
+	t := &tcpTunnel{server: s, nc: nc, w: wire.New(nc, o), peer: plainPeer(nc)}
 	if !s.track(t.w, nil) {
 		nc.Close()
 		return
 	}
-	go t.servePlain(nc)
+	go t.servePlain()
 }
 
-func (t *tcpTunnel) servePlain(nc net.Conn) {
+func (t *tcpTunnel) servePlain() {
 	t.w.Run(func(tn *turn.Turn) {
 		if err := t.accept(tn); err != nil {
-			t.server.fault(nc, err)
+			t.server.fault(t.nc, err)
 			t.w.Abort(tn, CodeRefusedStream)
 		}
 	})
@@ -282,18 +285,16 @@ func (s *Server) gone(w *wire.Conn) {
 }
 
 // checkHeaderDeadline ends a connection whose PROXY header is late.
-func (s *Server) checkHeaderDeadline(tn *turn.Turn, w *wire.Conn) {
+func (s *Server) checkHeaderDeadline(tn *turn.Turn, tun *tcpTunnel) {
 	s.mu.Lock()
-	a := s.conns[w]
+	a := s.conns[tun.w]
 	s.mu.Unlock()
 	if a == nil || tn.Now().Sub(a.since) < HeaderTimeout {
 		return
 	}
 	s.stats.BadHeaders.Add(1)
-	if s.OnFault != nil {
-		s.OnFault(w.RemoteAddr(), fmt.Errorf("PROXY header not received within %v", HeaderTimeout))
-	}
-	w.Abort(tn, CodeCancel)
+	s.fault(tun.nc, fmt.Errorf("PROXY header not received within %v", HeaderTimeout))
+	tun.w.Abort(tn, CodeCancel)
 }
 
 // Drain stops accepting and tells every mesh connection to finish: GOAWAY, and

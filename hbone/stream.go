@@ -21,6 +21,7 @@ type streamTunnel struct {
 	// Set once, before the first event.
 	peer   *peer.Info
 	client bool
+	answer *serverConn // who answers the CONNECT of a tunnel that we accept
 
 	// Owned by the events, which never overlap.
 	h      TunnelHandler

@@ -3,6 +3,7 @@ package hbone
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,8 @@ const parkAt = 64 << 10
 // endpoint that speaks no HBONE.
 type tcpTunnel struct {
 	// Set once, before the first event.
-	server *Server // of a tunnel that we accept
+	server *Server  // of a tunnel that we accept
+	nc     net.Conn // its transport, for its addresses
 
 	// Owned by the read loop until opened is true, then set.
 	peer *peer.Info
@@ -116,7 +118,7 @@ func (t *tcpTunnel) readHeader(tn *turn.Turn, p []byte) error {
 	hdr, n, err := t.server.parseProxy(whole)
 	switch {
 	case err != nil:
-		return t.server.badHeader(t.w, err)
+		return t.server.badHeader(t.nc, err)
 	case n == 0:
 		if t.head == nil {
 			t.head = append(buf.Get(len(p)), p...)
@@ -140,9 +142,9 @@ func (t *tcpTunnel) dropHead() {
 
 // open learns from the header who is at the other end, and asks the owner.
 func (t *tcpTunnel) open(tn *turn.Turn, hdr proxyproto.Header) error {
-	info, err := t.server.proxyPeer(t.w, hdr)
+	info, err := t.server.proxyPeer(t.nc, hdr)
 	if err != nil {
-		return t.server.badHeader(t.w, err)
+		return t.server.badHeader(t.nc, err)
 	}
 	t.peer = info
 	return t.accept(tn)
@@ -170,7 +172,7 @@ func (t *tcpTunnel) Left(tn *turn.Turn) {
 // Tick ends a connection whose PROXY header does not come.
 func (t *tcpTunnel) Tick(tn *turn.Turn) {
 	if t.server != nil && !t.opened.Load() {
-		t.server.checkHeaderDeadline(tn, t.w)
+		t.server.checkHeaderDeadline(tn, t)
 	}
 }
 
@@ -178,7 +180,7 @@ func (t *tcpTunnel) Tick(tn *turn.Turn) {
 func (t *tcpTunnel) EOF(tn *turn.Turn) bool {
 	if !t.opened.Load() {
 		if len(t.head) > 0 {
-			_ = t.server.badHeader(t.w, io.ErrUnexpectedEOF)
+			_ = t.server.badHeader(t.nc, io.ErrUnexpectedEOF)
 		}
 		return false
 	}

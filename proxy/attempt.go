@@ -58,11 +58,10 @@ func (x *exchange) send(t *turn.Turn) {
 	bodiless := r.bodyEnd || r.rawEnd && r.raw == nil && !x.svc.Chain.SeesRequestBody() && !x.route.Chain.SeesRequestBody()
 	if bodiless && len(r.body) == 0 && x.req.Trailer.Len() == 0 {
 		r.bodyEnd, r.rawEnd = true, false
-		x.call.WriteHead(t, &x.req, true)
+		x.mustWrite(t, x.call.WriteHead(t, &x.req, true))
 		return
 	}
-	x.call.WriteHead(t, &x.req, false)
-	if len(r.body) == 0 && !r.bodyEnd {
+	if !x.mustWrite(t, x.call.WriteHead(t, &x.req, false)) || len(r.body) == 0 && !r.bodyEnd {
 		return
 	}
 	c := message.Chunk{Data: r.body, End: r.bodyEnd}
@@ -75,9 +74,15 @@ func (x *exchange) send(t *turn.Turn) {
 		r.spent = true
 		x.p.dropReplay(r)
 	}
+	x.mustWrite(t, err)
+}
+
+// mustWrite ends the exchange if what a filter left of the request is none.
+func (x *exchange) mustWrite(t *turn.Turn, err error) bool {
 	if err != nil {
 		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
 	}
+	return err == nil
 }
 
 // Failed: the attempt has ended without a whole response.

@@ -144,9 +144,7 @@ func (x *exchange) sendBody(t *turn.Turn, c *message.Chunk) {
 		return
 	}
 	r.sent += len(c.Data)
-	if err := x.call.WriteChunk(t, c); err != nil {
-		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
-	}
+	x.mustWrite(t, x.call.WriteChunk(t, c))
 }
 
 // keepBody keeps bytes that may have to be sent later or again.

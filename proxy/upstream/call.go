@@ -10,8 +10,9 @@ import (
 // A Call is one request on one upstream connection. It is used with the lane
 // held that it was opened with, and not at all after its end was told.
 type Call interface {
-	// WriteHead sends the request head. Framing is built from r.Length.
-	WriteHead(t *turn.Turn, r *message.Request, end bool)
+	// WriteHead sends the request head. Framing is built from r.Length. An error
+	// says that it is no head; the call must be cancelled.
+	WriteHead(t *turn.Turn, r *message.Request, end bool) error
 	// WriteChunk sends body bytes. An error says that they do not fit the
 	// head's length; the call must be cancelled.
 	WriteChunk(t *turn.Turn, c *message.Chunk) error

@@ -51,8 +51,8 @@ type conn struct {
 	reused   bool
 	started  bool // a byte of the response has arrived
 	progress filters.Progress
-	feeding  int // response body bytes found in the bytes now being fed
-	owed     int // response body bytes whose credit has not gone back
+	feeding  int  // response body bytes found in the bytes now being fed
+	owed     int  // response body bytes whose credit has not gone back
 	sentEnd  bool // the request has been written to its end
 	ended    bool // the response has ended; the handler has let go
 }
@@ -91,10 +91,10 @@ func (c *conn) Progress() filters.Progress { return c.progress }
 func (c *conn) Buffered() int              { return c.tun.Buffered() }
 
 // WriteHead sends the request head.
-func (c *conn) WriteHead(t *turn.Turn, r *message.Request, end bool) {
+func (c *conn) WriteHead(t *turn.Turn, r *message.Request, end bool) error {
 	c.progress = filters.SentHead
 	c.sentEnd = end
-	c.codec.WriteHead(t, r, end)
+	return c.codec.WriteHead(t, r, end)
 }
 
 // WriteChunk sends request body bytes.
@@ -165,14 +165,18 @@ func (c *conn) Opened(t *turn.Turn) {
 // keep makes the connection available to the next call. It is the last thing
 // done with the connection in this lane: another call may have it at once.
 func (c *conn) keep(t *turn.Turn) {
+	home := c.lane.Load() == &c.home // its own lane is held already: nobody wanted it while it opened
 	c.state, c.h = unused, nil
 	c.idleSince.Store(t.Now().Unix())
 	c.lane.Store(&c.home) // before it can be found: adopt takes the home lane
-	if !c.ep.putIdle(c) {
-		c.home.Lock()
-		c.close(t)
-		c.home.Unlock()
+	if c.ep.putIdle(c) {
+		return
 	}
+	if !home {
+		c.home.Lock()
+		defer c.home.Unlock()
+	}
+	c.close(t)
 }
 
 // Data feeds the codec. Bytes that are not body (heads, chunk sizes) are done

@@ -96,8 +96,8 @@ func (e *Endpoint) Open(t *turn.Turn, lane *turn.Lane, h CallHandler) (c Call, r
 func (e *Endpoint) dial(t *turn.Turn, lane *turn.Lane, h CallHandler) *conn {
 	c := &conn{ep: e, h: h, state: opening}
 	c.lane.Store(lane)
-	c.codec.Init(c, c, nil)
 	c.tun = e.pool.Open(t, e.dest, c)
+	c.codec.Init(c.tun, c, nil)
 	return c
 }
 
