@@ -229,6 +229,9 @@ func (c *Conn) Left(t *turn.Turn) {
 	defer c.mu.Unlock()
 	c.look()
 	c.pump(t)
+	if len(c.out) > 0 {
+		c.mark(t)
+	}
 	c.tellWaiting(t)
 }
 

@@ -45,9 +45,7 @@ func (c *Conn) GoAway(t *turn.Turn) {
 	}
 	c.appendGoAway(maxStreamID, CodeNoError, "")
 	c.appendPing(pingDrain, 0) // its answer comes behind all streams opened in ignorance
-	if c.ping.sent.IsZero() {
-		c.ping.sent = t.Now()
-	}
+	c.ping.drain = t.Now()
 	c.mark(t)
 }
 

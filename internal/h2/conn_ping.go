@@ -18,6 +18,9 @@ const (
 	// closeGrace is how long the transport may take to end after the last
 	// frame before it is aborted.
 	closeGrace = 2 * time.Second
+	// drainWait is how long GOAWAY waits for the answer to its PING before it
+	// names the last stream all the same.
+	drainWait = 5 * time.Second
 	// rateWindow is how long it takes until rates have faded by half.
 	rateWindow = 30 * time.Second
 )
@@ -33,6 +36,7 @@ type pingState struct {
 	last   time.Time // something was received, as far as Tick knows
 	sent   time.Time // the PING that waits for an answer, or zero
 	faded  time.Time
+	drain  time.Time // the first GOAWAY of two
 	closed time.Time // the first Tick after the sink was told to close
 }
 
@@ -62,6 +66,9 @@ func (c *Conn) Tick(t *turn.Turn) {
 	if c.heard.Swap(false) {
 		// Any frame is a sign of life: an answer may wait behind a lot of DATA.
 		p.last, p.sent = now, time.Time{}
+	}
+	if c.end.sent && !c.end.final && now.Sub(p.drain) >= drainWait {
+		c.finalGoAway(t)
 	}
 	switch {
 	case !c.acked && now.Sub(p.began) >= settingsTimeout:

@@ -69,10 +69,19 @@ func (c *Conn) handleSettings(t *turn.Turn, f frame, p []byte) error {
 		c.gotSettings = true
 		c.peer.streams = math.MaxUint32 // unless it says otherwise now
 	}
+	window := uint32(c.peer.window)
 	for ; len(p) >= settingLen; p = p[settingLen:] {
-		if err := c.setting(t, binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])); err != nil {
+		id, v := binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])
+		if err := c.setting(id, v); err != nil {
 			return err
 		}
+		if id == settingWindow {
+			window = v
+		}
+	}
+	// Once for the frame: a frame may say it thousands of times over.
+	if err := c.peerWindow(t, window); err != nil {
+		return err
 	}
 	c.appendFrame(frameSettings, flagAck, 0, 0)
 	c.mark(t)
@@ -95,7 +104,8 @@ func (c *Conn) settingsAcked() error {
 	return nil
 }
 
-func (c *Conn) setting(t *turn.Turn, id uint16, v uint32) error {
+// setting takes one setting, all but the effect of settingWindow.
+func (c *Conn) setting(id uint16, v uint32) error {
 	bad := false
 	switch id {
 	case settingTableSize:
@@ -105,7 +115,9 @@ func (c *Conn) setting(t *turn.Turn, id uint16, v uint32) error {
 	case settingMaxStreams:
 		c.peer.streams = v
 	case settingWindow:
-		return c.peerWindow(t, v)
+		if v > maxWindow {
+			return &ConnError{Code: CodeFlowControl, Reason: "initial window beyond 2^31-1"}
+		}
 	case settingMaxFrame:
 		if bad = v < minFrameSize || v > maxFrameSize; !bad {
 			c.peer.frame = int(v)
@@ -124,10 +136,10 @@ func (c *Conn) setting(t *turn.Turn, id uint16, v uint32) error {
 // peerWindow changes the window of all streams, which may become negative
 // (section 6.9.2).
 func (c *Conn) peerWindow(t *turn.Turn, v uint32) error {
-	if v > maxWindow {
-		return &ConnError{Code: CodeFlowControl, Reason: "initial window beyond 2^31-1"}
-	}
 	d := int64(v) - c.peer.window
+	if d == 0 {
+		return nil
+	}
 	c.peer.window = int64(v)
 	for _, s := range c.streams {
 		if s.sendWin += d; s.sendWin > maxWindow {

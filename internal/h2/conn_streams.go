@@ -64,10 +64,10 @@ func (c *Conn) Open(t *turn.Turn, h StreamHandler, fields []Field, end bool) (*S
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.end.sent || c.end.got || c.nextID > maxStreamID:
-		return nil, ErrGoneAway
 	case c.end.err != nil:
 		return nil, ErrClosed
+	case c.end.sent || c.end.got || c.nextID > maxStreamID:
+		return nil, ErrGoneAway
 	case c.room() == 0:
 		return nil, ErrFull
 	}
@@ -102,7 +102,7 @@ func (c *Conn) takeHead(t *turn.Turn, id uint32, end bool) error {
 	if s == nil {
 		s, err := c.openRemote(t, id, end)
 		if s != nil {
-			s.up.Lock()
+			s.up.Lock() // out of order, but nobody else knows s
 			defer s.up.Unlock()
 		}
 		c.mu.Unlock()
@@ -198,7 +198,7 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 		return nil, c.refuse(t, id, CodeProtocol)
 	}
 	s := c.newStream(id)
-	s.gotHead, s.connect, s.tunnel, s.opening = true, tunnel, tunnel, true
+	s.gotHead, s.connect, s.tunnel, s.opening, s.recvClosed = true, tunnel, tunnel, true, end
 	if !tunnel {
 		s.length = h.length
 	}
@@ -207,9 +207,6 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 
 // deliverRequest hands a new stream to the connection's handler. s.up is held.
 func (c *Conn) deliverRequest(t *turn.Turn, s *Stream, end bool) {
-	c.mu.Lock()
-	s.recvClosed = end
-	c.mu.Unlock()
 	c.h.Request(t, s, c.in.head.fields, end)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -112,5 +112,5 @@ func Unprocessed(err error) bool {
 	if g, ok := errors.AsType[*GoAwayError](err); ok {
 		return g.Unprocessed
 	}
-	return errors.Is(err, ErrFull) || errors.Is(err, ErrGoneAway)
+	return errors.Is(err, ErrFull) || errors.Is(err, ErrGoneAway) || errors.Is(err, ErrClosed)
 }

@@ -166,11 +166,14 @@ func (tc *testConn) wantStreamError(id, code uint32) {
 	tc.wantAlive()
 }
 
-// wantAlive wants an answer to a PING.
+// wantAlive wants an answer to a PING, behind those to SETTINGS.
 func (tc *testConn) wantAlive() {
 	tc.t.Helper()
 	tc.fw.WritePing(false, [8]byte{1, 2, 3})
 	tc.feed()
+	for ack := []byte{0, 0, 0, frameSettings, flagAck}; bytes.HasPrefix(tc.sink.out.Bytes(), ack); {
+		tc.read()
+	}
 	if f := want[*http2.PingFrame](tc); !f.IsAck() || f.Data != [8]byte{1, 2, 3} {
 		tc.t.Fatalf("got %v, want the answer to PING", f)
 	}
