@@ -62,8 +62,8 @@ func (b *bodyReader) readChunked(p []byte, c *message.Chunk, r *headReader, h *m
 	k, done, err := r.feed(p[n:])
 	if done {
 		*c = message.Chunk{End: true}
-		if h.Len() > 0 {
-			c.Trailer = h
+		if r.header.Len() > 0 {
+			c.Trailer = r.header
 		}
 	}
 	return n + k, done, err

@@ -8,9 +8,9 @@ import (
 // A ClientHandler is told what a Client reads. Calls come from within Feed and
 // EOF.
 type ClientHandler interface {
-	// NewResponse lends the message the next response is read into. The codec
-	// writes to it until the response has been read in full, or Release was
-	// called.
+	// NewResponse lends the message the next response is read into, empty. The
+	// codec writes to it until the response has been read in full, or Release
+	// was called.
 	NewResponse(t *turn.Turn) *message.Response
 	// Informational brings a 1xx other than 101. The message is reset and used
 	// again when it returns.
@@ -45,7 +45,8 @@ type Client struct {
 	interim  int8
 	asked    asked
 
-	sound bool // nothing speaks against using the connection again
+	started bool // a byte of the response has come
+	sound   bool // nothing speaks against using the connection again
 }
 
 // Init makes c ready. Limits may be nil for the defaults; they are shared and
@@ -71,7 +72,7 @@ func (c *Client) Feed(t *turn.Turn, p []byte) {
 				return
 			}
 			c.response = c.h.NewResponse(t)
-			c.read = readHead
+			c.read, c.started = readHead, true
 			c.head.begin(&c.response.Header, responseHead, 0)
 		case readHead:
 			p = p[c.readHead(t, p):]
@@ -102,7 +103,6 @@ func (c *Client) readHead(t *turn.Turn, p []byte) (n int) {
 	q := c.response
 	if err == nil && q.Status < 200 && q.Status != 101 {
 		if c.interim++; int(c.interim) <= c.head.limits.Interim {
-			t.Event()
 			c.h.Informational(t, q)
 			if c.response == q { // the handler did not end the call
 				q.Reset()
@@ -130,7 +130,7 @@ func (c *Client) readHead(t *turn.Turn, p []byte) (n int) {
 		c.Feed(t, p[n:])
 		n = len(p)
 	}
-	if t.Event(); c.read != readFailed {
+	if c.read != readFailed {
 		c.h.Response(t, q, mode == noBody)
 	}
 	return n
@@ -149,7 +149,6 @@ func (c *Client) readBody(t *turn.Turn, p []byte) (n int) {
 		c.read = readDone
 		c.over(len(p) - n)
 	}
-	t.Event()
 	c.h.ResponseChunk(t, &c.chunk)
 	c.chunk = message.Chunk{} // a view kept here would keep a buffer alive
 	return n
@@ -197,8 +196,8 @@ func (c *Client) Reusable() bool {
 	return c.sound && c.read == readIdle && c.write == writeNone
 }
 
-// Started reports whether a byte of a response has come.
-func (c *Client) Started() bool { return c.read != readIdle }
+// Started reports whether a byte of the response to the last request has come.
+func (c *Client) Started() bool { return c.started }
 
 // Detach hands over the connection after a 101 or a CONNECT's 2xx, as
 // Server.Detach does.

@@ -8,9 +8,9 @@ import (
 // A ServerHandler is told what a Server reads. Calls come from within Feed, EOF
 // and Next.
 type ServerHandler interface {
-	// NewRequest lends the message the next request is read into. The codec
-	// writes to it until the request has been read in full, or Next or Release
-	// was called.
+	// NewRequest lends the message the next request is read into, empty. The
+	// codec writes to it until the request has been read in full, the response
+	// has been written in full, or Release was called.
 	NewRequest(t *turn.Turn) *message.Request
 	// Request brings a complete head. With end there is no body.
 	Request(t *turn.Turn, r *message.Request, end bool)
@@ -122,10 +122,13 @@ func (s *Server) truncated(t *turn.Turn) {
 }
 
 func (s *Server) offset() int64 {
-	if s.read == readHead {
+	switch s.read {
+	case readHead:
 		return int64(s.request.Header.Size())
+	case readBody:
+		return s.body.raw
 	}
-	return s.body.raw
+	return 0
 }
 
 // Next ends an exchange whose request has been read and whose response has been
@@ -148,6 +151,17 @@ func (s *Server) Next(t *turn.Turn) {
 		}
 		s.truncated(t)
 	}
+}
+
+// written closes the writing side of an exchange. The message that was lent may
+// be gone from here on; what still comes of a request that was overtaken is told
+// without it, unless its fields were being read.
+func (s *Server) written() {
+	s.write = writeDone
+	if s.read == readHead || s.read == readBody && s.body.state == chunkTail {
+		s.read, s.persist = readFailed, false
+	}
+	s.request = nil
 }
 
 // run reads p until it is used up or an exchange has to end first.
@@ -225,14 +239,20 @@ func (s *Server) readHead(t *turn.Turn, p []byte) (n int) {
 		s.keep(t, p[n:])
 		n = len(p)
 	}
-	if t.Event(); s.read != readFailed {
+	if s.read != readFailed {
 		s.h.Request(t, q, mode == noBody)
 	}
 	return n
 }
 
 func (s *Server) readBody(t *turn.Turn, p []byte) (n int) {
-	n, ready, err := s.body.read(p, &s.chunk, &s.head, &s.request.Trailer)
+	var trailer *message.Header
+	if s.request != nil {
+		trailer = &s.request.Trailer
+	} else {
+		trailer = new(message.Header)
+	}
+	n, ready, err := s.body.read(p, &s.chunk, &s.head, trailer)
 	if err != nil {
 		s.fail(t, err)
 		return n
@@ -244,7 +264,6 @@ func (s *Server) readBody(t *turn.Turn, p []byte) (n int) {
 	if s.chunk.End {
 		s.read = readDone
 	}
-	t.Event()
 	s.h.RequestChunk(t, &s.chunk)
 	s.chunk = message.Chunk{} // a view kept here would keep a buffer alive
 	return n

@@ -161,7 +161,6 @@ func (s *Server) WriteHead(t *turn.Turn, r *message.Response, end bool) error {
 	b = append(b, "\r\n"...)
 	s.sink.Write(t, b)
 	buf.Put(b)
-	t.Event()
 	return nil
 }
 
@@ -202,7 +201,7 @@ func (s *Server) appendFraming(b []byte, r *message.Response, end bool) ([]byte,
 	}
 	s.write = writeBody
 	if end {
-		s.write = writeDone
+		s.written()
 	}
 	return b, nil
 }
@@ -215,7 +214,7 @@ func (s *Server) WriteChunk(t *turn.Turn, c *message.Chunk) error {
 	}
 	done, err := s.out.write(t, s.sink, c)
 	if done {
-		s.write = writeDone
+		s.written()
 	}
 	return err
 }
@@ -266,11 +265,10 @@ func (c *Client) WriteHead(t *turn.Turn, r *message.Request, end bool) error {
 	b = append(b, "\r\n"...)
 	c.sink.Write(t, b)
 	buf.Put(b)
-	c.interim, c.write = 0, writeBody
+	c.interim, c.started, c.write = 0, false, writeBody
 	if end || c.asked.connect {
 		c.write = writeDone
 	}
-	t.Event()
 	return nil
 }
 

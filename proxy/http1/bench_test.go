@@ -1,0 +1,203 @@
+package http1
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
+)
+
+// benchRequest has the seven fields of the measurements that the design rests on.
+const benchRequest = "GET /api/v1/items/12345?expand=owner HTTP/1.1\r\n" +
+	"Host: items.demo.svc.cluster.local\r\n" +
+	"User-Agent: curl/8.5.0\r\n" +
+	"Accept: application/json\r\n" +
+	"Accept-Encoding: gzip, deflate\r\n" +
+	"X-Request-ID: 6f1c7f0a-53b8-4f8e-9d0c-3b0a4f2d9e11\r\n" +
+	"Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n" +
+	"Connection: keep-alive\r\n\r\n"
+
+const benchResponse = "HTTP/1.1 200 OK\r\n" +
+	"Server: nginx/1.22.1\r\n" +
+	"Date: Fri, 20 Nov 2026 12:00:00 GMT\r\n" +
+	"Content-Type: application/json\r\n" +
+	"Content-Length: 0\r\n" +
+	"ETag: \"65f1a2b3-400\"\r\n" +
+	"Cache-Control: no-cache\r\n" +
+	"Connection: keep-alive\r\n\r\n"
+
+// A discard is a sink that counts.
+type discard struct{ n int }
+
+func (d *discard) Write(_ *turn.Turn, p []byte) { d.n += len(p) }
+func (d *discard) Buffered() int                { return 0 }
+func (d *discard) CloseWrite(*turn.Turn)        {}
+func (d *discard) Abort(*turn.Turn, uint32)     {}
+
+// A relay is the least engine there is: it sends each request on, and each
+// response back.
+type relay struct {
+	down   Server
+	up     Client
+	req    message.Request
+	resp   message.Response
+	in     discard // what went to the client
+	out    turn.Sink
+	failed error
+}
+
+func newRelay() *relay {
+	r := &relay{out: &discard{}}
+	r.down.Init(&r.in, r, nil)
+	r.up.Init(r.out, r, nil)
+	return r
+}
+
+func (r *relay) note(err error) {
+	if err != nil && r.failed == nil {
+		r.failed = err
+	}
+}
+
+func (r *relay) NewRequest(*turn.Turn) *message.Request   { r.req.Reset(); return &r.req }
+func (r *relay) NewResponse(*turn.Turn) *message.Response { r.resp.Reset(); return &r.resp }
+func (r *relay) Request(t *turn.Turn, q *message.Request, end bool) {
+	r.note(r.up.WriteHead(t, q, end))
+}
+func (r *relay) RequestChunk(t *turn.Turn, c *message.Chunk)     { r.note(r.up.WriteChunk(t, c)) }
+func (r *relay) RequestError(_ *turn.Turn, err *ParseError)      { r.note(err) }
+func (r *relay) Informational(t *turn.Turn, q *message.Response) { r.down.Informational(t, q) }
+func (r *relay) ResponseError(_ *turn.Turn, err error)           { r.note(err) }
+func (r *relay) ResponseChunk(t *turn.Turn, c *message.Chunk) {
+	end := c.End
+	r.note(r.down.WriteChunk(t, c))
+	if end {
+		r.next(t)
+	}
+}
+func (r *relay) Response(t *turn.Turn, q *message.Response, end bool) {
+	r.note(r.down.WriteHead(t, q, end))
+	if end {
+		r.next(t)
+	}
+}
+func (r *relay) next(t *turn.Turn) {
+	if r.down.KeepAlive() {
+		r.down.Next(t)
+	}
+}
+
+// TestSteadyStateAllocations holds the relay of both heads to no allocation.
+func TestSteadyStateAllocations(t *testing.T) {
+	const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"
+	const post = "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;x=\"y\"\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"
+	for _, row := range []struct{ name, request, response string }{
+		{"heads", benchRequest, benchResponse},
+		{"chunked with trailers", post, chunked},
+		{"sized", "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 204 No Content\r\n\r\n"},
+	} {
+		r := newRelay()
+		request, response := []byte(row.request), []byte(row.response)
+		var tr turn.Turn
+		got := testing.AllocsPerRun(200, func() {
+			r.down.Feed(&tr, request)
+			r.up.Feed(&tr, response)
+			tr.End()
+		})
+		if got != 0 || r.failed != nil {
+			t.Errorf("%s: got %v allocations and error %v, want none", row.name, got, r.failed)
+		}
+		if !r.down.Idle() || !r.up.Reusable() {
+			t.Errorf("%s: relay is not idle afterwards", row.name)
+		}
+	}
+}
+
+func BenchmarkRequestHead(b *testing.B) {
+	r := newRelay()
+	request := []byte(benchRequest)
+	var tr turn.Turn
+	b.Run("parse", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			r.req.Reset()
+			r.down.head.begin(&r.req.Header, requestHead, 0)
+			if _, done, err := r.down.head.feed(request); !done || err != nil {
+				b.Fatal(err)
+			}
+			if err := r.down.head.request(&r.req); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("write", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			r.up.write, r.up.read = writeNone, readIdle
+			if err := r.up.WriteHead(&tr, &r.req, true); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkResponseHead(b *testing.B) {
+	r := newRelay()
+	response := []byte(benchResponse)
+	var tr turn.Turn
+	b.Run("parse", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			r.resp.Reset()
+			r.up.head.begin(&r.resp.Header, responseHead, 0)
+			if _, done, err := r.up.head.feed(response); !done || err != nil {
+				b.Fatal(err)
+			}
+			if _, _, err := r.up.head.response(&r.resp, asked{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("write", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			r.down.write = writeNone
+			if err := r.down.WriteHead(&tr, &r.resp, true); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkRelay is a whole exchange: two heads parsed and two written.
+func BenchmarkRelay(b *testing.B) {
+	r := newRelay()
+	request, response := []byte(benchRequest), []byte(benchResponse)
+	var tr turn.Turn
+	b.ReportAllocs()
+	for b.Loop() {
+		r.down.Feed(&tr, request)
+		r.up.Feed(&tr, response)
+		tr.End()
+	}
+	if r.failed != nil {
+		b.Fatal(r.failed)
+	}
+}
+
+func BenchmarkWriteChunk(b *testing.B) {
+	for _, row := range []struct {
+		name string
+		n    int
+	}{{"1KiB", 1 << 10}, {"16KiB", 16 << 10}} {
+		b.Run(row.name, func(b *testing.B) {
+			w := bodyWriter{mode: chunkedBody}
+			c := &message.Chunk{Data: bytes.Repeat([]byte("x"), row.n)}
+			var tr turn.Turn
+			for b.Loop() {
+				w.write(&tr, &discard{}, c)
+			}
+		})
+	}
+}
