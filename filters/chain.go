@@ -262,6 +262,10 @@ func (c *Chain) Done(s *Stream) {
 	}
 }
 
+// SeesRequest reports whether a filter may have changed the head: then the
+// engine looks the route up again.
+func (c *Chain) SeesRequest() bool { return len(c.request) > 0 }
+
 // SeesRequestBody tells the engine whether to ask the chain.
 func (c *Chain) SeesRequestBody() bool { return len(c.requestBody) > 0 }
 

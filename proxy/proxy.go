@@ -2,33 +2,59 @@ package proxy
 
 import (
 	"context"
+	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/metrics"
+	"github.com/sandwich-mesh/sandwich/internal/refpool"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/internal/wheel"
+	"github.com/sandwich-mesh/sandwich/internal/wire"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/http1"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
 )
 
-// Options are what needs a restart to change. Env is required.
+// Options are what needs a restart to change.
 type Options struct {
-	// Env is what snapshots are compiled with: the filter kinds that this
-	// binary has, and the pool that opens tunnels.
-	Env snapshot.Env
-	// Server is how tunnels are accepted. Accept is the proxy's.
-	Server hbone.ServerOptions
-	// Wheel is the wheel that the connections use.
-	Wheel *wheel.Wheel
+	// Certificates prove who we are, and whom we trust. Without them there is
+	// no HBONE, in or out.
+	Certificates *hbone.Certificates
+	// Registry says which filters this binary has.
+	Registry filters.Registry
+	// Metrics is where counters of filters go; nil for a registry of its own.
+	Metrics *metrics.Registry
+
+	// TunnelPort is where node tunnels listen on endpoints; 0 means 15008.
+	TunnelPort uint16
+	// Sandwiched says that our own node tunnel captures what we dial and wraps
+	// it: endpoints are dialled by pod address as plain TCP.
+	Sandwiched bool
+	// TrustProxyFrom lists who may send PROXY headers besides loopback.
+	TrustProxyFrom []netip.Prefix
+	// ProxyV1 admits PROXY headers of version 1, which carry no identity.
+	ProxyV1 bool
+	// MaxConns is the cap on clients' connections; 0 means none.
+	MaxConns int
 	// Limits of inner HTTP/1 connections; nil for the defaults.
 	Limits *http1.Limits
+
+	// Guard adds filters to every service's chain.
+	Guard func(b *filters.Builder, service string) error
+	// Dial replaces the dialler towards endpoints and their node tunnels.
+	Dial func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
+
 	// Observe is called for each request that is over, inside its turn: it must
 	// not block, and keeps nothing of what it is given.
 	Observe func(*Outcome)
+	// OnFault hears of each connection that was refused or broke a rule.
+	OnFault func(remote net.Addr, err error)
 	// OnPanic is told of each panic that was caught.
 	OnPanic func(error)
 }
@@ -37,6 +63,8 @@ type Options struct {
 type Proxy struct {
 	Options
 	server  *hbone.Server
+	pool    *hbone.Pool
+	env     snapshot.Env
 	wheel   *wheel.Wheel
 	limits  *http1.Limits
 	workers *workers
@@ -67,11 +95,14 @@ type Stats struct {
 // sweepEvery is how often unused upstream connections are looked at.
 const sweepEvery = 10 * time.Second
 
+// tickEvery is how often connections look at their clocks.
+const tickEvery = time.Second
+
 // New returns a proxy that knows no service yet: it refuses every tunnel.
 func New(o Options) *Proxy {
 	p := &Proxy{
 		Options: o,
-		wheel:   o.Wheel,
+		wheel:   wheel.New(),
 		limits:  o.Limits,
 		workers: newWorkers(maxWorkers),
 		stop:    make(chan struct{}),
@@ -79,8 +110,32 @@ func New(o Options) *Proxy {
 	}
 	p.exchanges.New = func() any { return new(exchange) }
 	p.snap.Store(snapshot.Empty())
-	o.Server.Accept = p.openTunnel
-	p.server = hbone.NewServer(o.Server)
+	driven := wire.Options{Wheel: p.wheel, Tick: tickEvery}
+	server := hbone.ServerOptions{
+		Accept:         p.openTunnel,
+		TrustProxyFrom: o.TrustProxyFrom,
+		ProxyV1:        o.ProxyV1,
+		MaxConns:       o.MaxConns,
+		Wire:           driven,
+		OnFault:        o.OnFault,
+	}
+	pool := hbone.PoolOptions{Wire: driven, Dial: o.Dial}
+	if o.Certificates != nil {
+		server.TLS = o.Certificates.ServerConfig()
+		pool.TLS = o.Certificates.ClientConfig
+	}
+	p.server = hbone.NewServer(server)
+	p.pool = hbone.NewPool(pool)
+	p.env = snapshot.Env{
+		Registry:   o.Registry,
+		Shared:     new(refpool.Pool),
+		Metrics:    o.Metrics,
+		Pool:       p.pool,
+		TunnelPort: o.TunnelPort,
+		Sandwiched: o.Sandwiched,
+		Guard:      o.Guard,
+	}
+	p.wheel.Start()
 	go p.sweep()
 	return p
 }
@@ -99,7 +154,7 @@ func (p *Proxy) Apply(c *config.Config) []config.Problem {
 	p.applying.Lock()
 	defer p.applying.Unlock()
 	old := p.snap.Load()
-	next, problems := snapshot.Compile(c, old, p.Env)
+	next, problems := snapshot.Compile(c, old, p.env)
 	p.snap.Store(next)
 	old.Retire()
 	p.mu.Lock()
@@ -149,8 +204,9 @@ func (p *Proxy) Shutdown(ctx context.Context) int {
 	p.Drain()
 	cut := p.server.Shutdown(ctx)
 	close(p.stop)
+	p.snap.Swap(snapshot.Empty()).Retire()
+	p.pool.Close()
 	p.workers.close()
-	old := p.snap.Swap(snapshot.Empty())
-	old.Retire()
+	p.wheel.Close()
 	return cut
 }

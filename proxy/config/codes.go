@@ -60,6 +60,8 @@ const (
 	CodeNotHTTP         Code = "WP1507"
 	CodeUnknownProtocol Code = "WP1508"
 	CodeSharedAddress   Code = "WP1509"
+
+	CodeCompile Code = "WP1601"
 )
 
 // An Effect is what follows from a problem.
@@ -136,6 +138,8 @@ var codes = []codeInfo{
 	{CodeNotHTTP, Warning, Tolerated, "an HTTP route for a port that is not HTTP is never used"},
 	{CodeUnknownProtocol, Warning, Tolerated, "an appProtocol that is not known: the protocol is found out from the first bytes"},
 	{CodeSharedAddress, Warning, Tolerated, "two workloads have the same address: who calls from it cannot be told"},
+
+	{CodeCompile, Error, ObjectFails, "the object decodes, and cannot be built"},
 }
 
 // Meaning returns the code's meaning, in one line; "" for a code that this

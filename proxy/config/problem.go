@@ -138,7 +138,7 @@ func (r *report) add(code Code, at Pos, field, message, fix string) {
 	if info.effect >= ObjectFails {
 		r.failed = true
 	}
-	if r.full() {
+	if r.full() && info.effect != Rejected {
 		r.found++
 		r.more++
 		return

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 const (
@@ -45,9 +44,9 @@ func (s *State) Load() (*Config, []Problem) {
 	if err != nil {
 		return nil, []Problem{s.ignored(name, err.Error())}
 	}
-	head, body, _ := bytes.Cut(f.Data, []byte("\n"))
-	sum := sha256.Sum256(body)
-	if want, ok := strings.CutPrefix(string(head), stateMagic); !ok || want != hex.EncodeToString(sum[:]) {
+	end := bytes.IndexByte(f.Data, '\n') + 1
+	body := f.Data[end:]
+	if string(f.Data[:end]) != stateHead(body) {
 		return nil, []Problem{s.ignored(name, "it is torn or was changed by hand")}
 	}
 	c, problems := decode([]File{{Name: name, Data: body}}, maxState)
@@ -59,7 +58,7 @@ func (s *State) Load() (*Config, []Problem) {
 		out = []Problem{s.ignored(name, fmt.Sprintf("%d of its objects are not understood by this version, the first because: %s", n, problems[0].Message))}
 		c.Broken = nil
 	}
-	s.last = sum
+	s.last = sha256.Sum256(body)
 	return c, out
 }
 
@@ -88,12 +87,17 @@ func (s *State) Save(c *Config) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("save last good document: %w", err)
 	}
-	head := stateMagic + hex.EncodeToString(sum[:]) + "\n"
-	if err := replaceFile(filepath.Join(s.dir, stateFile), append([]byte(head), body...)); err != nil {
+	if err := replaceFile(filepath.Join(s.dir, stateFile), append([]byte(stateHead(body)), body...)); err != nil {
 		return fmt.Errorf("save last good document: %w", err)
 	}
 	s.last = sum
 	return nil
+}
+
+// stateHead is the first line of a file that holds body.
+func stateHead(body []byte) string {
+	sum := sha256.Sum256(body)
+	return stateMagic + hex.EncodeToString(sum[:]) + "\n"
 }
 
 // replaceFile puts data in place of the file in one step that a crash or a

@@ -100,7 +100,10 @@ type meter struct {
 
 func (m *meter) walk(n *yaml.Node, depth int, aliased bool) {
 	if n.Kind == yaml.AliasNode {
-		if m.aliases++; m.aliases > MaxAliases && !aliased {
+		if !aliased {
+			m.aliases++
+		}
+		if m.aliases > MaxAliases {
 			m.fail(n, fmt.Sprintf("more than %d aliases", MaxAliases))
 			return
 		}
@@ -140,8 +143,8 @@ func parseJSON(data []byte) (*yaml.Node, *syntaxError) {
 		return nil, nil
 	}
 	if err == nil {
-		if _, more := p.dec.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("there is more after the end of the document")
+		if _, at, more := p.next(); !errors.Is(more, io.EOF) {
+			err = &syntaxError{at: at, message: "there is more after the end of the document"}
 		}
 	}
 	if err == nil {

@@ -293,22 +293,24 @@ func (d *values) stringOf(n *yaml.Node) (string, bool) {
 	return "", false
 }
 
+// intOf takes a scalar for a whole number: decimal, as JSON has it. YAML would
+// take 0120 for 80.
 func (d *values) intOf(n *yaml.Node) (int64, bool) {
 	digits := strings.TrimPrefix(n.Value, "-")
-	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!int" && n.Style&yaml.TaggedStyle == 0 &&
-		(digits == "0" || strings.Trim(digits, "0123456789") == "" && digits[0] != '0') {
-		if i, err := strconv.ParseInt(n.Value, 10, 64); err == nil {
-			return i, true
-		}
-		d.problem(CodeRange, n, short(n.Value)+" is out of range", "write a smaller number")
+	plain := digits == "0" || digits != "" && strings.Trim(digits, "0123456789") == "" && digits[0] != '0'
+	switch {
+	case n.Kind != yaml.ScalarNode || n.Style&yaml.TaggedStyle != 0 || !plain:
+		d.wrongType(n, "a whole number")
 		return 0, false
-	}
-	if _, err := strconv.Atoi(n.Value); err == nil && n.ShortTag() == "!!str" && n.Style&yaml.TaggedStyle == 0 {
+	case n.ShortTag() == "!!str":
 		d.problem(CodeWrongType, n, "this is "+kindWord(n)+", and a whole number is wanted", "remove the quotes")
 		return 0, false
 	}
-	d.wrongType(n, "a whole number")
-	return 0, false
+	i, err := strconv.ParseInt(n.Value, 10, 64)
+	if err != nil {
+		d.problem(CodeRange, n, short(n.Value)+" is out of range", "write a smaller number")
+	}
+	return i, err == nil
 }
 
 func (d *values) wrongType(n *yaml.Node, want string) {

@@ -238,3 +238,15 @@ func TestTestClient(t *testing.T) {
 		t.Error("Reusable is false after a plain exchange")
 	}
 }
+
+func quote(s string) string { return fmt.Sprintf("%q", s) }
+
+// headStatus is the status of the first final response the client was told of.
+func (c *testClient) headStatus() (status int) {
+	for _, e := range c.events {
+		if _, err := fmt.Sscanf(e, "%d ", &status); err == nil {
+			return status
+		}
+	}
+	return 0
+}

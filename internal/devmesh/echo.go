@@ -1,0 +1,123 @@
+package devmesh
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// An app is a workload's application.
+type app struct {
+	addr   string
+	server *http.Server
+}
+
+// app returns the application of a workload, started if it does not run yet.
+func (m *Mesh) app(workload string) (*app, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a, ok := m.apps[workload]; ok {
+		return a, nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	h := Echo(workload)
+	if m.Handler != nil {
+		if own := m.Handler(workload); own != nil {
+			h = own
+		}
+	}
+	a := &app{addr: l.Addr().String(), server: &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}}
+	go a.server.Serve(l)
+	m.apps[workload] = a
+	return a, nil
+}
+
+func (a *app) close() { a.server.Close() }
+
+// StopApp ends a workload's application, as a crash does.
+func (m *Mesh) StopApp(workload string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a := m.apps[workload]; a != nil {
+		a.close()
+	}
+}
+
+// Echo answers with what it was asked: which workload answered, the request's
+// line and fields, and the length and SHA-256 of its body.
+//
+//	/status/503   answers with that status
+//	/bytes/1000   answers with so many bytes
+//	/body         answers with the request's body
+//	/slow/100ms   waits first
+func Echo(workload string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/status/{code}", func(w http.ResponseWriter, r *http.Request) {
+		code, err := strconv.Atoi(r.PathValue("code"))
+		if err != nil || code < 200 || code > 599 {
+			code = http.StatusBadRequest
+		}
+		w.Header().Set("x-workload", workload)
+		w.WriteHeader(code)
+	})
+	mux.HandleFunc("/bytes/{n}", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.ParseInt(r.PathValue("n"), 10, 64)
+		w.Header().Set("content-length", strconv.FormatInt(n, 10))
+		block := make([]byte, 32<<10)
+		for n > 0 {
+			k, err := w.Write(block[:min(n, int64(len(block)))])
+			if err != nil {
+				return
+			}
+			n -= int64(k)
+		}
+	})
+	mux.HandleFunc("/body", func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		w.Header().Set("trailer", "x-sum")
+		sum := sha256.New()
+		io.Copy(w, io.TeeReader(r.Body, sum))
+		w.Header().Set("x-sum", fmt.Sprintf("%x", sum.Sum(nil)))
+	})
+	mux.HandleFunc("/slow/{d}", func(w http.ResponseWriter, r *http.Request) {
+		d, _ := time.ParseDuration(r.PathValue("d"))
+		select {
+		case <-r.Context().Done():
+		case <-time.After(d):
+			fmt.Fprintln(w, workload, "after", d)
+		}
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { describe(w, r, workload) })
+	return mux
+}
+
+func describe(w http.ResponseWriter, r *http.Request, workload string) {
+	sum := sha256.New()
+	n, err := io.Copy(sum, r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("content-type", "text/plain")
+	w.Header().Set("x-workload", workload)
+	fmt.Fprintf(w, "workload: %s\nrequest: %s %s %s\nhost: %s\n", workload, r.Method, r.URL.RequestURI(), r.Proto, r.Host)
+	names := make([]string, 0, len(r.Header))
+	for name := range r.Header {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		for _, v := range r.Header[name] {
+			fmt.Fprintf(w, "header: %s: %s\n", name, v)
+		}
+	}
+	fmt.Fprintf(w, "body: %d bytes, sha256 %x\n", n, sum.Sum(nil))
+}

@@ -1,0 +1,218 @@
+package snapshot
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/metrics"
+	"github.com/sandwich-mesh/sandwich/internal/refpool"
+	"github.com/sandwich-mesh/sandwich/proxy/config"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/upstream"
+)
+
+// DefaultTunnelPort is where node tunnels listen.
+const DefaultTunnelPort = 15008
+
+// An Env is what documents are compiled with.
+type Env struct {
+	Registry filters.Registry
+	Shared   *refpool.Pool
+	Metrics  *metrics.Registry
+	Pool     *hbone.Pool
+	// TunnelPort is where node tunnels listen on an endpoint's address; 0 means
+	// DefaultTunnelPort.
+	TunnelPort uint16
+	// Sandwiched says that our own node tunnel wraps what we dial: endpoints
+	// are dialled by their address as plain TCP.
+	Sandwiched bool
+	// Guard adds filters to a service's chain, behind those of the document.
+	Guard func(b *filters.Builder, service string) error
+}
+
+// Compile builds c object by object and reports every problem it finds. An
+// object with a problem keeps its version from prev; a new one fails closed: its
+// routes answer 500, its policy denies. The others are not touched by it.
+func Compile(c *config.Config, prev *Snapshot, env Env) (*Snapshot, []config.Problem) {
+	if env.TunnelPort == 0 {
+		env.TunnelPort = DefaultTunnelPort
+	}
+	var last *config.Config
+	if prev != nil {
+		last = prev.settled.Config
+	}
+	bad, problems := tryRoutes(c, env)
+	settled := config.Settle(last, c, bad...)
+	b := &builder{env: env, c: settled.Config, out: &Snapshot{
+		settled: settled,
+		byAddr:  map[netip.AddrPort]*Service{},
+		byHost:  map[hostPort]*Service{},
+	}}
+	b.out.pins.Store(1)
+	b.build()
+	return b.out, append(problems, b.problems...)
+}
+
+// A builder is one Compile.
+type builder struct {
+	env      Env
+	c        *config.Config
+	out      *Snapshot
+	problems []config.Problem
+
+	workloads map[config.Key]*config.Workload
+	byAddress map[netip.Addr]*config.Workload
+	services  map[config.Key]*config.Service
+	backends  map[string]*upstream.Backend
+	members   map[*upstream.Backend][]upstream.Address
+}
+
+func (b *builder) build() {
+	b.index()
+	for _, s := range b.c.Services {
+		for i := range s.Ports {
+			b.service(s, &s.Ports[i])
+		}
+	}
+	for _, s := range b.c.Services {
+		for i := range s.Ports {
+			b.pods(s, &s.Ports[i])
+		}
+	}
+	for be, list := range b.members {
+		be.SetEndpoints(list)
+	}
+}
+
+func (b *builder) index() {
+	b.workloads = map[config.Key]*config.Workload{}
+	b.byAddress = map[netip.Addr]*config.Workload{}
+	b.services = map[config.Key]*config.Service{}
+	b.backends = map[string]*upstream.Backend{}
+	b.members = map[*upstream.Backend][]upstream.Address{}
+	for _, w := range b.c.Workloads {
+		b.workloads[w.Key()] = w
+		for _, a := range w.Addresses {
+			if _, taken := b.byAddress[a]; !taken {
+				b.byAddress[a] = w
+			}
+		}
+	}
+	for _, s := range b.c.Services {
+		b.services[s.Key()] = s
+	}
+}
+
+// service builds one port of a service and makes it known by every address and
+// name. The first service that wants an address has it; the document's checks
+// have told of the others.
+func (b *builder) service(s *config.Service, port *config.ServicePort) {
+	v := &Service{Name: portName(s, port), Protocol: protocolOf(port)}
+	v.Chain = b.guard(s, v.Name)
+	v.routes = b.routes(s, port)
+	b.out.services = append(b.out.services, v)
+	for _, a := range s.Addresses {
+		setFirst(b.out.byAddr, netip.AddrPortFrom(a, uint16(port.Port)), v)
+	}
+	for _, h := range s.Hostnames {
+		setFirst(b.out.byHost, hostPort{h, uint16(port.Port)}, v)
+	}
+}
+
+func setFirst[K comparable, V any](m map[K]V, k K, v V) {
+	if _, taken := m[k]; !taken {
+		m[k] = v
+	}
+}
+
+func portName(s *config.Service, port *config.ServicePort) string {
+	return fmt.Sprintf("%s/%s:%d", s.Namespace, s.Name, port.Port)
+}
+
+func protocolOf(port *config.ServicePort) Protocol {
+	switch port.Speaks() {
+	case config.AppHTTP2:
+		return HTTP2
+	case config.AppTCP:
+		return TCP
+	}
+	return HTTP1
+}
+
+// guard builds the service's chain. A policy that failed closed, or a chain that
+// cannot be built, denies.
+func (b *builder) guard(s *config.Service, name string) *filters.Chain {
+	for i := range b.c.Closed {
+		if cl := &b.c.Closed[i]; cl.Role == config.RolePolicy && has(cl.Services, s.Key()) {
+			return denyAll(fmt.Errorf("%s has no valid version", cl.By))
+		}
+	}
+	fb := b.filterBuilder(filters.ServiceLevel)
+	if b.env.Guard != nil {
+		if err := b.env.Guard(fb, name); err != nil {
+			_ = fb.Discard()
+			return denyAll(err)
+		}
+	}
+	return b.chain(fb)
+}
+
+func has(list []config.Key, k config.Key) bool {
+	for i := range list {
+		if list[i] == k {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *builder) filterBuilder(l filters.Level) *filters.Builder {
+	return filters.NewBuilder(filters.Env{Level: l, Registry: b.env.Registry, Shared: b.env.Shared, Metrics: b.env.Metrics})
+}
+
+// chain finishes a chain; the snapshot holds what its filters share.
+func (b *builder) chain(fb *filters.Builder) *filters.Chain {
+	c, err := fb.Chain()
+	if err != nil {
+		return denyAll(err)
+	}
+	b.out.held = append(b.out.held, c)
+	return c
+}
+
+// deny is the filter of a service that fails closed.
+type deny struct{ reply *filters.Reply }
+
+func (d deny) Request(*filters.Stream) *filters.Reply { return d.reply }
+func (d deny) Conn(*filters.Conn) error               { return d.reply.Fault }
+
+// denyAll returns a chain that refuses whatever comes.
+func denyAll(why error) *filters.Chain {
+	c, err := filters.NewChain(filters.ServiceLevel, deny{filters.Fail(fault.Wrap(fault.PolicyDenied, fault.Local, why))})
+	if err != nil {
+		panic(err) // one filter with two phases always makes a chain
+	}
+	return c
+}
+
+// pods makes a service's endpoints known by their own addresses: traffic bound
+// for a pod passes no route of the service.
+func (b *builder) pods(s *config.Service, port *config.ServicePort) {
+	for _, m := range b.addresses(s, port) {
+		if _, taken := b.out.byAddr[m.Addr]; taken {
+			continue
+		}
+		name := m.Addr.String()
+		if m.Workload != nil {
+			name = fmt.Sprintf("%s/%s:%d", m.Workload.Namespace, m.Workload.Name, m.Addr.Port())
+		}
+		v := &Service{Name: name, Protocol: protocolOf(port), Chain: b.guard(s, name)}
+		be := b.backend("pod "+m.Addr.String(), upstream.LeastRequest)
+		b.members[be] = []upstream.Address{m.Address}
+		v.routes = b.defaultRoute(name, be)
+		b.out.services = append(b.out.services, v)
+		b.out.byAddr[m.Addr] = v
+	}
+}

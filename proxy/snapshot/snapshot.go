@@ -1,0 +1,127 @@
+package snapshot
+
+import (
+	"io"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/proxy/config"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
+	"github.com/sandwich-mesh/sandwich/proxy/route"
+	"github.com/sandwich-mesh/sandwich/proxy/upstream"
+)
+
+// A Snapshot is one configuration, compiled.
+type Snapshot struct {
+	settled  *config.Settled
+	byAddr   map[netip.AddrPort]*Service
+	byHost   map[hostPort]*Service
+	services []*Service
+	backends []*upstream.Backend
+	held     []io.Closer // backends and chains: given up with the snapshot
+
+	// Atomic: how many hold it, one of them for its being the current one.
+	pins atomic.Int64
+}
+
+type hostPort struct {
+	host string
+	port uint16
+}
+
+// A Protocol is what a service's port speaks.
+type Protocol uint8
+
+// The protocols.
+const (
+	HTTP1 Protocol = iota // also what is found out: an undeclared port is taken for HTTP/1
+	HTTP2
+	TCP
+)
+
+// A Service is one port of one service as the engine runs it, or one port of a
+// pod that is asked for by its own address.
+type Service struct {
+	Name     string // namespace/name:port
+	Protocol Protocol
+	// Chain guards the service: it runs before anything can answer 404.
+	Chain *filters.Chain
+
+	routes *route.Table[*rule]
+}
+
+// A Route is one rule with one of its backends: everything the engine needs to
+// run a stream, found in one step.
+type Route struct {
+	Info    *filters.RouteInfo
+	Chain   *filters.Chain // rule filters, then this backend's
+	Backend *upstream.Backend
+	// Fault answers in place of the backend: the rule names one that does not
+	// exist, or an object fails closed.
+	Fault *fault.Fault
+}
+
+// Empty returns a snapshot without services: every tunnel is refused.
+func Empty() *Snapshot {
+	s := &Snapshot{settled: &config.Settled{Config: &config.Config{}}}
+	s.pins.Store(1)
+	return s
+}
+
+// Pin holds the snapshot. It reports false if it was given up already: then
+// there is a newer one.
+func (s *Snapshot) Pin() bool {
+	for {
+		n := s.pins.Load()
+		if n == 0 {
+			return false
+		}
+		if s.pins.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Unpin lets go of it, and gives it up if nobody else holds it.
+func (s *Snapshot) Unpin() {
+	if s.pins.Add(-1) > 0 {
+		return
+	}
+	for _, h := range s.held {
+		_ = h.Close() // what filters share; an error of theirs is theirs to report
+	}
+}
+
+// Retire says that the snapshot is not the current one any more.
+func (s *Snapshot) Retire() { s.Unpin() }
+
+// Settled says which objects of the document are in force.
+func (s *Snapshot) Settled() *config.Settled { return s.settled }
+
+// Services returns what is served, in document order.
+func (s *Snapshot) Services() []*Service { return s.services }
+
+// Backends returns where requests can go.
+func (s *Snapshot) Backends() []*upstream.Backend { return s.backends }
+
+// Service finds where a tunnel is bound for: by name if its authority was one,
+// else by address. The Host of a request never picks the service.
+func (s *Snapshot) Service(addr netip.AddrPort, host string) (*Service, bool) {
+	if host != "" {
+		v, ok := s.byHost[hostPort{host, addr.Port()}]
+		return v, ok
+	}
+	v, ok := s.byAddr[addr]
+	return v, ok
+}
+
+// Route resolves a request to its route, weighted backend choice included.
+func (v *Service) Route(r *message.Request, random uint32) (*Route, bool) {
+	found, ok := v.routes.Find(r)
+	if !ok {
+		return nil, false
+	}
+	return found.pick(random), true
+}
