@@ -153,7 +153,7 @@ func (t *tcpTunnel) open(tn *turn.Turn, hdr proxyproto.Header) error {
 // accept asks the owner of the server for a handler.
 func (t *tcpTunnel) accept(tn *turn.Turn) error {
 	h, err := t.server.Accept(tn, t)
-	if err != nil {
+	if err != nil && err != ErrLater { // a TCP connection is open before it is answered
 		t.server.stats.Refused.Add(1)
 		return fmt.Errorf("tunnel to %s: %w", t.peer.Dest(), err)
 	}
