@@ -58,17 +58,18 @@ func TestImageIsEmpty(t *testing.T) {
 	}
 }
 
-// TestBuildIsReproducible builds the proxy twice: here, and from a copy of the
-// tree in another folder with a build cache of its own, so that everything is
-// compiled again. It takes minutes, so it runs when asked: make reproducible.
+// TestBuildIsReproducible builds one source twice, in two folders and with two
+// build caches, so that everything is compiled again. It takes a minute or two,
+// so it runs when asked: make reproducible.
 func TestBuildIsReproducible(t *testing.T) {
 	if os.Getenv("SANDWICH_REPRODUCIBLE") == "" {
 		t.Skip("builds everything twice: make reproducible asks for it")
 	}
 	tmp := t.TempDir()
-	away := filepath.Join(tmp, "elsewhere")
-	copySource(t, filepath.Join("..", ".."), away)
-	one := build(t, filepath.Join("..", ".."), filepath.Join(tmp, "one"), buildFlags)
+	here, away := filepath.Join(tmp, "here"), filepath.Join(tmp, "a", "long", "way", "off")
+	copySource(t, filepath.Join("..", ".."), here)
+	copySource(t, here, away)
+	one := build(t, here, filepath.Join(tmp, "one"), buildFlags)
 	two := build(t, away, filepath.Join(tmp, "two"), buildFlags, "GOCACHE="+filepath.Join(tmp, "cache"))
 	if one != two {
 		t.Errorf("two builds differ: %s and %s", one, two)
