@@ -1,9 +1,14 @@
 package interop
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -43,7 +48,7 @@ func newHop(t *testing.T, m *mesh, far tunnel, authority string) *hop {
 		t.Fatal(err)
 	}
 	certs.Set(set)
-	id, err := peer.ParseID(m.id(far.name))
+	id, err := peer.ParseID(m.id(far.kind))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +127,7 @@ func TestHBONE(t *testing.T) {
 				eventually(t, far.log, "CONNECT "+app.addr)
 				checkPeer(t, h.last(t), app.addr, near.addr)
 				if n := h.pool.Stats().Dials.Load(); n != 1 {
-					t.Errorf("dialled %s %d times, want one connection for all tunnels", far.name, n)
+					t.Errorf("dialled %s %d times, want one connection for all tunnels", far.kind, n)
 				}
 			})
 		}
@@ -182,7 +187,7 @@ func TestWhoIsRefused(t *testing.T) {
 		t.Error("no handshake was counted as bad")
 	}
 
-	impostor := newHop(t, m, tunnel{name: "somebody-else", addr: far.addr}, app.addr)
+	impostor := newHop(t, m, tunnel{kind: "somebody-else", addr: far.addr}, app.addr)
 	near = envoyClient(t, m, impostor.mesh, app.addr, m.id("waypoint"))
 	if got, err := curl(t, "http://"+near.addr+"/"); err == nil {
 		t.Errorf("a destination with another identity: got %q, want an error", got)
@@ -195,5 +200,73 @@ func TestWhoIsRefused(t *testing.T) {
 	near = envoyClient(t, m, h.mesh, app.addr, m.id("waypoint"))
 	if _, err := curl(t, "http://"+near.addr+"/"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestManyTunnels: a hundred clients at once, on the few mesh connections that
+// Envoy opens to us and we to Envoy.
+func TestManyTunnels(t *testing.T) {
+	m, app := newMesh(t), node(t)
+	h := newHop(t, m, envoyDestination(t, m, app), app.addr)
+	near := envoyClient(t, m, h.mesh, app.addr, m.id("waypoint"))
+	sent := loaf()[:64<<10]
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			nc, err := net.Dial("tcp", near.addr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer nc.Close()
+			nc.SetDeadline(time.Now().Add(startTimeout))
+			fmt.Fprintf(nc, "POST / HTTP/1.1\r\nHost: app.demo\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", len(sent))
+			nc.Write(sent)
+			res, err := http.ReadResponse(bufio.NewReader(nc), nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var got understood
+			if err := json.NewDecoder(res.Body).Decode(&got); err != nil || got.N != len(sent) {
+				t.Errorf("got %d bytes, %v; want %d", got.N, err, len(sent))
+			}
+		})
+	}
+	all.Wait()
+	if in, out := h.server.Stats().Accepted.Load(), h.pool.Stats().Dials.Load(); in > 4 || out > 4 {
+		t.Errorf("got %d mesh connections in and %d out for 100 tunnels, want few", in, out)
+	}
+}
+
+// TestDestinationRestarts: a node dies with tunnels open; they end, and what
+// comes after finds the one that took its place.
+func TestDestinationRestarts(t *testing.T) {
+	m, app := newMesh(t), node(t)
+	far := envoyDestination(t, m, app)
+	h := newHop(t, m, far, app.addr)
+	near := envoyClient(t, m, h.mesh, app.addr, m.id("waypoint"))
+	if _, err := curl(t, "http://"+near.addr+"/before"); err != nil {
+		t.Fatal(err)
+	}
+	open := dial(t, near.addr)
+	fmt.Fprint(open, "GET /open HTTP/1.1\r\nHost: app.demo\r\n\r\n")
+	br := bufio.NewReader(open)
+	res, err := http.ReadResponse(br, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, res.Body)
+
+	far.kill()
+	if _, err := br.ReadByte(); err == nil {
+		t.Error("a tunnel to a dead node: got a byte, want its end")
+	}
+	if got, err := curl(t, "http://"+near.addr+"/dead"); err == nil {
+		t.Errorf("a dead node: got %q, want an error", got)
+	}
+	envoyDestinationAt(t, m, app, far.addr)
+	if _, err := curl(t, "http://"+near.addr+"/after"); err != nil {
+		t.Errorf("after the restart: %v", err)
 	}
 }

@@ -29,6 +29,7 @@ type process struct {
 	name string
 	dir  string // its own folder, for configuration and logs
 	log  lockedBuffer
+	stop context.CancelFunc
 	done chan struct{} // closed when it has ended
 	err  error         // why; read after done
 }
@@ -55,8 +56,8 @@ func (l *lockedBuffer) String() string {
 // accepts connections. Its output is shown if the test fails.
 func start(t *testing.T, dir, path string, args []string, listens ...string) *process {
 	t.Helper()
-	p := &process{name: filepath.Base(path), dir: dir, done: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
+	p := &process{name: filepath.Base(path), dir: dir, stop: cancel, done: make(chan struct{})}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &p.log, &p.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its children die with it
@@ -68,8 +69,7 @@ func start(t *testing.T, dir, path string, args []string, listens ...string) *pr
 	}
 	go p.wait(cmd)
 	t.Cleanup(func() {
-		cancel()
-		<-p.done
+		p.kill()
 		if t.Failed() {
 			t.Logf("%s said:\n%s%s", p.name, p.log.String(), p.files())
 		}
@@ -80,6 +80,12 @@ func start(t *testing.T, dir, path string, args []string, listens ...string) *pr
 		}
 	}
 	return p
+}
+
+// kill ends the program at once, as a node that fails does.
+func (p *process) kill() {
+	p.stop()
+	<-p.done
 }
 
 func (p *process) wait(cmd *exec.Cmd) {

@@ -45,12 +45,12 @@ func TestTunnelsAgree(t *testing.T) {
 			t.Run(d.name+"/"+a.name, func(t *testing.T) {
 				m, app := newMesh(t), a.start(t)
 				far := d.start(t, m, app)
-				near := envoyClient(t, m, far.addr, app.addr, m.id(far.name))
+				near := envoyClient(t, m, far.addr, app.addr, m.id(far.kind))
 				carry(t, app, near.addr, d.without)
 				line := eventually(t, far.log, "CONNECT "+app.addr)
 				for _, want := range []string{"|HTTP/2", "|200|", "TLSv1.3"} {
 					if !strings.Contains(line, want) {
-						t.Errorf("%s logged %q, want it to contain %q", far.name, line, want)
+						t.Errorf("%s logged %q, want it to contain %q", far.kind, line, want)
 					}
 				}
 			})

@@ -12,9 +12,10 @@ import (
 
 // A tunnel is a node tunnel that we did not write.
 type tunnel struct {
-	name string
+	kind string
 	addr string // where it listens
 	log  string // file with one line for each tunnel that it carried
+	*process
 }
 
 // destination starts a node tunnel in front of an application.
@@ -62,8 +63,8 @@ ProxyTimeout 20
   Require all granted
 </Proxy>
 `)
-	start(t, dir, path, []string{"-f", conf, "-D", "FOREGROUND"}, addr)
-	return tunnel{"httpd", addr, filepath.Join(dir, "tunnels.log")}
+	p := start(t, dir, path, []string{"-f", conf, "-D", "FOREGROUND"}, addr)
+	return tunnel{"httpd", addr, filepath.Join(dir, "tunnels.log"), p}
 }
 
 // moduleDirs is where systems keep Apache's modules.
@@ -106,7 +107,7 @@ const envoyTypes = "type.googleapis.com/envoy.extensions."
 
 // startEnvoy runs Envoy with a configuration, in which words like @THIS@ are
 // replaced.
-func startEnvoy(t *testing.T, name, listen, config string, replace ...string) tunnel {
+func startEnvoy(t *testing.T, kind, listen, config string, replace ...string) tunnel {
 	t.Helper()
 	path := needs.Program(t, "envoy")
 	dir := folder(t)
@@ -114,17 +115,22 @@ func startEnvoy(t *testing.T, name, listen, config string, replace ...string) tu
 	host, port := "127.0.0.1", portOf(listen)
 	config = strings.NewReplacer(append(replace, "@LOG@", log, "@HOST@", host, "@LISTEN@", port, "@TYPES@", envoyTypes)...).Replace(config)
 	file := writeFile(t, filepath.Join(dir, "envoy.yaml"), config)
-	start(t, dir, path, []string{
+	p := start(t, dir, path, []string{
 		"-c", file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning",
 	}, listen)
-	return tunnel{name, listen, log}
+	return tunnel{kind, listen, log, p}
 }
 
 // envoyDestination starts Envoy as a destination tunnel: mutual TLS, HTTP/2,
 // CONNECT terminated, bytes to the application.
 func envoyDestination(t *testing.T, m *mesh, app application) tunnel {
 	t.Helper()
-	return startEnvoy(t, "envoy", loopback(t), `
+	return envoyDestinationAt(t, m, app, loopback(t))
+}
+
+func envoyDestinationAt(t *testing.T, m *mesh, app application, listen string) tunnel {
+	t.Helper()
+	return startEnvoy(t, "envoy", listen, `
 static_resources:
   listeners:
   - name: hbone
