@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
 
@@ -168,6 +169,7 @@ func (c *Chain) RequestBody(s *Stream, b *message.Chunk) *Reply {
 	for i := int(run.next[PhaseRequestBody]); i < len(c.requestBody) && passes(b); i++ {
 		st := &c.requestBody[i]
 		run.next[PhaseRequestBody] = uint8(i + 1)
+		run.before, run.repliedAt = run.repliedAt, st.at
 		var r *Reply
 		if sample || st.cost.heavy.Load() {
 			r = s.special(st, &st.meta)
@@ -178,11 +180,9 @@ func (c *Chain) RequestBody(s *Stream, b *message.Chunk) *Reply {
 			r = s.hold(&st.meta)
 		}
 		if r != nil {
-			if r != Wait {
-				run.repliedAt = st.at
-			}
 			return r
 		}
+		run.repliedAt = run.before
 	}
 	run.next[PhaseRequestBody], s.chunk = 0, nil
 	return nil
@@ -190,9 +190,16 @@ func (c *Chain) RequestBody(s *Stream, b *message.Chunk) *Reply {
 
 // Response runs the response phase on s.Response, last filter first, for the
 // filters before the one that replied. After a Reply the engine makes it the
-// response and calls Response again.
+// response and calls Response again, for both chains if it was the service's.
+//
+// Every filter sees one response at most. A chain that has been through with
+// one lets another, which replaces it, pass unseen, body included.
 func (c *Chain) Response(s *Stream) *Reply {
 	run := c.enter(s, PhaseResponse)
+	if run.responded {
+		run.repliedAt = 0
+		return nil
+	}
 	sample := s.sample()
 	for i := int(run.next[PhaseResponse]); i < len(c.response); i++ {
 		st := &c.response[i]
@@ -200,6 +207,7 @@ func (c *Chain) Response(s *Stream) *Reply {
 		if st.at >= run.repliedAt {
 			continue
 		}
+		run.before, run.repliedAt = run.repliedAt, st.at
 		var r *Reply
 		if sample || st.cost.heavy.Load() {
 			r = s.special(st, &st.meta)
@@ -210,12 +218,11 @@ func (c *Chain) Response(s *Stream) *Reply {
 			r = s.hold(&st.meta)
 		}
 		if r != nil {
-			if r != Wait {
-				run.repliedAt = st.at
-			}
 			return r
 		}
+		run.repliedAt = run.before
 	}
+	run.responded = true
 	return nil
 }
 
@@ -251,6 +258,9 @@ func (c *Chain) ResponseBody(s *Stream, b *message.Chunk) *Reply {
 // Done tells every filter that was entered that the stream is over. A second
 // call does nothing.
 func (c *Chain) Done(s *Stream) {
+	if buf.Check {
+		s.mustBeFree()
+	}
 	run := &s.runs[c.level]
 	s.level, s.phase = c.level, PhaseDone
 	entered := run.entered
@@ -290,6 +300,9 @@ func (c *Chain) Close() error {
 
 // enter notes which phase runs, and on first use makes room for the slots.
 func (c *Chain) enter(s *Stream, p Phase) *run {
+	if buf.Check {
+		s.mustBeFree()
+	}
 	s.level, s.phase = c.level, p
 	run := &s.runs[c.level]
 	if len(run.slots) < int(c.slots) {

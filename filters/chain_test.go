@@ -234,6 +234,54 @@ func TestTwoChainsKeepTheirPlaces(t *testing.T) {
 	guard.want("x request", "y request", "y response", "x response")
 }
 
+// Every filter sees one response head at most: what the service's chain, or the
+// engine, puts in the place of a response passes the route's filters unseen.
+func TestReplacedResponse(t *testing.T) {
+	r := newRig(t, "a b")
+	guard := newRig(t, "x y")
+	guard.chain.level = ServiceLevel
+	guard.chain.Request(&r.s)
+	r.chain.Request(&r.s)
+	guard.answers("y", PhaseResponse, replaced)
+	r.wantReply(r.chain.Response(&r.s), nil)
+	guard.wantReply(guard.chain.Response(&r.s), replaced)
+	r.log, guard.log = nil, nil
+	r.wantReply(r.chain.Response(&r.s), nil) // the engine goes through both again
+	guard.wantReply(guard.chain.Response(&r.s), nil)
+	r.wantReply(body(r.chain.ResponseBody, &r.s), nil)
+	guard.wantReply(body(guard.chain.ResponseBody, &r.s), nil)
+	r.chain.Done(&r.s)
+	r.want("b done", "a done")
+	guard.want("x response", "x response body")
+}
+
+func TestEndWhileAFilterIsBusyWithTheResponse(t *testing.T) {
+	for name, answer := range map[string]*Reply{"waits": Wait, "panics": nil} {
+		r := newRig(t, "a b* c")
+		r.chain.Request(&r.s)
+		r.log = nil
+		if answer == nil {
+			r.chain.response[1].filter = panics{}
+		}
+		r.answers("b", PhaseResponse, answer)
+		func() {
+			defer func() { recover() }()
+			r.chain.Response(&r.s)
+		}()
+		r.s.Abandon()
+		r.log = nil
+		r.wantReply(r.chain.Response(&r.s), nil) // the engine's own response
+		r.wantReply(body(r.chain.ResponseBody, &r.s), nil)
+		if want := []string{"a response", "a response body"}; !slices.Equal(r.log, want) {
+			t.Errorf("%s: got %q, want %q", name, r.log, want)
+		}
+	}
+}
+
+type panics struct{}
+
+func (panics) Response(*Stream) *Reply { panic("a bug") }
+
 // A chunk from which a filter took every byte goes no further, unless it ends
 // the body: then all must hear of the end.
 func TestHeldBytesGoNoFurther(t *testing.T) {

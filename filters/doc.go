@@ -32,7 +32,8 @@
 // If filter i replies, Response runs for the filters before i, last first, and
 // Done for those and for i. Filters after i never hear of the stream. If filter
 // j replies in Response, the filters before j see the new response, and only
-// they see its body.
+// they see its body. A filter that was busy when the engine ended the stream (it
+// waited, or it panicked) counts as the one that replied.
 //
 // # Cost
 //

@@ -94,6 +94,9 @@ func TestDecodeIsStrict(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}
+	if (settings{}).hidden != 0 {
+		t.Error("an unexported field was set")
+	}
 	if err := NewSpec(map[string]any{}).Decode(settings{}); err == nil {
 		t.Error("decoded into a value that is no pointer")
 	}

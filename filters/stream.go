@@ -29,8 +29,7 @@ type Stream struct {
 	chunk  *message.Chunk // what a body phase works on
 	tick   uint8          // calls until the next one that is timed
 	level  Level          // the chain that is running, or did last,
-	phase  Phase          // its phase,
-	at     uint8          // and the place of the filter that waits
+	phase  Phase          // and its phase
 
 	// Guarded by mu: a Waker and a cancelled deadline come from anywhere.
 	mu     sync.Mutex
@@ -46,6 +45,8 @@ type run struct {
 	next      [phases]uint8 // per phase: where it goes on when called again
 	entered   uint8         // filters before this place were entered
 	repliedAt uint8         // the place of the filter that replied or is busy, or the chain's length
+	before    uint8         // what repliedAt was before the filter became busy
+	responded bool          // the response phase is through
 }
 
 // A RouteInfo is what a stream's route tells filters, logs and the engine. It

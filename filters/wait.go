@@ -109,7 +109,6 @@ var aimless = Fail(fault.Wrap(fault.FilterFailed, fault.Local,
 func (s *Stream) hold(m *meta) *Reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.at = m.at
 	mine := s.wait.by == s.place()
 	switch {
 	case s.wait.state == queued: // by special
@@ -224,10 +223,19 @@ func (s *Stream) Resumed(gen uint64) (r *Reply, ok bool) {
 	}
 	r = s.wait.reply
 	s.wait.state, s.wait.reply = idle, nil
-	if r != nil {
-		s.runs[s.level].repliedAt = s.at
+	if run := &s.runs[s.level]; r == nil && (s.phase == PhaseRequestBody || s.phase == PhaseResponse) {
+		run.repliedAt = run.before
 	}
 	return r, true
+}
+
+// mustBeFree catches an engine that uses a stream which a Worker holds.
+func (s *Stream) mustBeFree() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wait.busy {
+		panic("filters: a Worker holds the stream")
+	}
 }
 
 // Abandon gives up what the stream waits for. If it reports true nobody else

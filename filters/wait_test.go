@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
@@ -368,6 +369,27 @@ func TestAbandonWhileWorkRuns(t *testing.T) {
 	}
 	if !r.s.Abandon() {
 		t.Error("the Worker has returned, and Abandon was refused")
+	}
+}
+
+// The housecheck build catches an engine that goes on with a stream that a
+// Worker holds.
+func TestStreamInUse(t *testing.T) {
+	r := newRig(t, "a*")
+	r.s.tick = sampleEvery
+	r.s.Bind(newEngine())
+	r.answers("a", PhaseRequest, Wait)
+	caught := false
+	r.probes["a"].work = func(s *Stream, _ Phase) *Reply {
+		defer func() { caught = recover() != nil }()
+		r.chain.Done(s)
+		return nil
+	}
+	r.chain.Request(&r.s)
+	gen, _ := r.s.Waiting()
+	r.s.RunWork(gen)
+	if caught != buf.Check {
+		t.Errorf("caught %v in a build with checks %v", caught, buf.Check)
 	}
 }
 
