@@ -90,7 +90,15 @@ func (s *socket) tryRead(fd uintptr) bool {
 		switch {
 		case err == syscall.EINTR:
 			continue
-		case err == syscall.EAGAIN || err == nil && n == 0 && s.pastEnd:
+		case err == nil && n == 0 && s.pastEnd:
+			// Behind a FIN a read answers 0 even after RST; only the socket's
+			// error tells of it.
+			if e, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ERROR); err == nil && e != 0 {
+				s.in, s.readErr = buf.Shrink(b), s.failure("read", syscall.Errno(e))
+				return true
+			}
+			fallthrough
+		case err == syscall.EAGAIN:
 			s.in = buf.Shrink(b) // wait holding nothing but the start of a record
 			s.readErr = errWouldBlock
 			return !s.wait
