@@ -125,7 +125,7 @@ func (r *headReader) fieldLine(b []byte) (done bool, err *ParseError) {
 	}
 	colon := bytes.IndexByte(line, ':')
 	if colon < 0 {
-		return false, r.fail(400, "field line without a colon", pos)
+		return false, r.fail(400, "invalid field name", pos)
 	}
 	known := message.Lookup(line[:colon]) // a known name needs no other check
 	if known == message.Unknown && !message.ValidToken(line[:colon]) {
@@ -235,8 +235,8 @@ func (r *headReader) statusLine(line []byte) *ParseError {
 		from++
 	}
 	end := from + message.ValueEnd(line[from:])
-	if end+1 >= len(line) {
-		return r.fail(502, "invalid status line", pos)
+	if end+1 >= len(line) && (end == len(line) || line[end] == '\r') {
+		return nil // b ends before the line does
 	}
 	if line[end] != '\r' || line[end+1] != '\n' || from == 12 && end > 12 {
 		return r.fail(502, "invalid byte in a reason phrase", pos)

@@ -19,13 +19,18 @@ const (
 	accepted                // a whole message, rest follows
 )
 
+const (
+	twinToken  = "[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+	twinQuoted = `"(?:[\t \x21\x23-\x5b\x5d-\x7e\x{80}-\x{ff}]|\\[\t -~\x{80}-\x{ff}])*"`
+)
+
 var (
 	twinRequestLine = regexp.MustCompile("^([-!#$%&'*+.^_`|~0-9A-Za-z]+) ([\x21\x22\x24-\x7e]+) HTTP/1\\.([01])$")
 	twinStatusLine  = regexp.MustCompile(`^HTTP/1\.([01]) ([1-9][0-9][0-9])( [\t\x20-\x7e\x80-\xff]*)?$`)
 	twinField       = regexp.MustCompile("^([-!#$%&'*+.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\\x{80}-\\x{ff}]*?)[ \t]*$")
 	twinAbsolute    = regexp.MustCompile(`^(?i:(https?))://([^/?]*)(.*)$`)
 	twinHost        = regexp.MustCompile(`^(?:[-._~!$&'()*+;=%0-9A-Za-z]+|\[[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*\])(?::([0-9]+))?$`)
-	twinChunkLine   = regexp.MustCompile("^([0-9A-Fa-f]{1,15})((?:;[-!#$%&'*+.^_`|~0-9A-Za-z]+(?:=(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+|\"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\\x{80}-\\x{ff}]|\\\\[\t\x20-\x7e\\x{80}-\\x{ff}])*\"))?)*)$")
+	twinChunkLine   = regexp.MustCompile(`^([0-9A-Fa-f]{1,15})(?:;` + twinToken + `(?:=(?:` + twinToken + `|` + twinQuoted + `))?)*$`)
 )
 
 // latin makes each byte one rune, so that the classes above mean bytes.
