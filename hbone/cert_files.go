@@ -150,10 +150,12 @@ type fileWatch struct {
 }
 
 func (w *fileWatch) run(ctx context.Context) {
+	defer func() {
+		if w.events != nil {
+			w.events.Close()
+		}
+	}()
 	w.open()
-	if w.events != nil {
-		defer w.events.Close()
-	}
 	w.check()
 	poll := time.NewTicker(w.poll)
 	defer poll.Stop()
@@ -238,7 +240,7 @@ func (w *fileWatch) check() {
 	for range tries {
 		var p PEM
 		if p, err = w.read(); err != nil {
-			break
+			continue
 		}
 		sum := fingerprint(p)
 		if w.good && sum == w.tried {

@@ -390,6 +390,16 @@ func TestFilesLoad(t *testing.T) {
 			t.Errorf("%s: got %v, want an error with %q", r.name, err, r.words)
 		}
 	}
+	c := must(NewCertificates(CertificatesOptions{OnProblem: func(err error) { t.Error(err) }}))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	changed := c.Changed()
+	go func() {
+		<-changed
+		cancel()
+	}()
+	if f.Watch(ctx, c); c.Current() == nil || c.Current().ID != testID(wayURI) {
+		t.Errorf("Watch: got %v", c.Current())
+	}
 	big := filepath.Join(dir, "big")
 	if err := os.WriteFile(big, make([]byte, maxFile+1), 0o600); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -181,6 +183,7 @@ func TestServerRefuses(t *testing.T) {
 		{"authority's certificate", raw(issued(root, curlURI, func(c *x509.Certificate) { c.IsCA = true })), TLSBadCertificate, "authority's certificate"},
 		{"may sign certificates", raw(issued(root, curlURI, func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign })), TLSBadCertificate, "authority's certificate"},
 		{"endless chain", raw(longer(issued(root, curlURI), root, 10)), TLSBadCertificate, "chain of 11 certificates"},
+		{"huge chain", raw(issued(root, curlURI, padded(64<<10))), TLSBadCertificate, "at most 10 and 65536 are accepted"},
 		{"no ALPN", edited(raw(issued(root, curlURI)), func(c *tls.Config) { c.NextProtos = nil }), TLSNoALPN, `ALPN "h2"`},
 		{"other ALPN", edited(raw(issued(root, curlURI)), func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }), TLSNoALPN, `ALPN "h2"`},
 		{"TLS 1.2", edited(raw(issued(root, curlURI)), func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }), TLSVersion, "TLS 1.3"},
@@ -202,6 +205,7 @@ func TestServerRefuses(t *testing.T) {
 		"second name is identity": raw(issued(root, curlURI, func(c *x509.Certificate) {
 			c.URIs = append(must(root.Issue([]string{"https://curl.example/"})).Cert.URIs, c.URIs...)
 		})),
+		"big chain": raw(issued(root, curlURI, padded(62<<10))),
 		"raw names": raw(issued(root, curlURI, rawSAN(curlURI))),
 	} {
 		if s, c := shake(t, server, client); s.err != nil || c.err != nil {
@@ -223,6 +227,13 @@ func leafOnly(p PEM) PEM {
 func longer(p PEM, ca *devca.CA, n int) PEM {
 	p.Chain = slices.Concat(p.Chain, bytes.Repeat(ca.PEM(), n))
 	return p
+}
+
+// padded makes a certificate n bytes longer.
+func padded(n int) func(*x509.Certificate) {
+	return func(c *x509.Certificate) {
+		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Value: make([]byte, n)})
+	}
 }
 
 // rawSAN puts a name into a certificate as it is.
