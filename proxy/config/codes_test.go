@@ -33,7 +33,7 @@ func TestCodesAreUnique(t *testing.T) {
 	seen := make(map[Code]bool)
 	meanings := make(map[string]bool)
 	for _, c := range codes {
-		if !regexp.MustCompile(`^WP1[0-5][0-9]{2}$`).MatchString(string(c.code)) {
+		if !regexp.MustCompile(`^WP1[0-6][0-9]{2}$`).MatchString(string(c.code)) {
 			t.Errorf("%s is no code of this package", c.code)
 		}
 		if seen[c.code] {
@@ -42,7 +42,7 @@ func TestCodesAreUnique(t *testing.T) {
 		if meanings[c.meaning] || c.meaning == "" || strings.Contains(c.meaning, "\n") {
 			t.Errorf("%s has the meaning %q, want one line of its own", c.code, c.meaning)
 		}
-		if (c.severity == Warning) != (c.code >= "WP1500" || c.code == CodeState) {
+		if (c.severity == Warning) != (c.code > "WP1500" && c.code < "WP1600" || c.code == CodeState) {
 			t.Errorf("%s is a %s", c.code, c.severity)
 		}
 		seen[c.code], meanings[c.meaning] = true, true

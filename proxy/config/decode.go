@@ -126,7 +126,7 @@ func (d *decoder) document(root *yaml.Node) {
 		}
 		seen[key.Value] = key
 		switch key.Value {
-		case "apiVersion", "kind":
+		case "apiVersion", "kind", "$schema": // the last is for editors of JSON
 		case "metadata":
 			d.metadata(value)
 		default:

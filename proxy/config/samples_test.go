@@ -236,6 +236,7 @@ func TestEveryCodeHasASample(t *testing.T) {
 	elsewhere := []Code{
 		CodeSyntax, CodeUnreadable, CodeNotDocument, CodeNoDocument, CodeLimit, CodeNoHeader, CodeMetadata,
 		CodeSection, CodeSectionShape, CodeTooMany, CodeState, CodeObjectTwice, CodeInactiveKind,
+		CodeCompile,
 	}
 	for _, info := range codes {
 		has := slices.ContainsFunc(samples, func(s sample) bool { return s.code == info.code })

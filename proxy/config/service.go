@@ -216,9 +216,6 @@ func (s *Service) checkEndpoint(r *report, e *Endpoint, field string) {
 			r.add(CodeRepeated, e.At, at, fmt.Sprintf("port %d is listed twice", p.Port), "remove one of them")
 		}
 		seen[p.Port] = true
-		if s.Port(p.Port) == nil {
-			r.add(CodeEndpointPort, e.At, at, fmt.Sprintf("the service has no port %d", p.Port), "write "+oneOf(s.portNumbers()))
-		}
 	}
 }
 
@@ -234,6 +231,11 @@ func (s *Service) refs(r *report, x *index) {
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
 		field := fmt.Sprintf("endpoints[%d]", i)
+		for j, p := range e.Ports {
+			if s.Port(p.Port) == nil {
+				r.add(CodeEndpointPort, e.At, fmt.Sprintf("%s.ports[%d]", field, j), fmt.Sprintf("the service has no port %d", p.Port), "write "+oneOf(s.portNumbers()))
+			}
+		}
 		if e.Workload != "" {
 			if x.workloads[Key{e.Namespace, e.Workload}] == nil {
 				message, fix := x.missing(r, ID{"Workload", e.Namespace, e.Workload})
