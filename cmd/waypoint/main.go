@@ -40,7 +40,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(checkCommand(), versionCommand())
+	root.AddCommand(devCommand(), serveCommand(), checkCommand(), versionCommand())
 	return root
 }
 

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/filesource"
+	"github.com/sandwich-mesh/sandwich/proxy"
+	"github.com/sandwich-mesh/sandwich/proxy/config"
+)
+
+// serveFlags are what needs a restart.
+type serveFlags struct {
+	config, stateDir    string
+	hbone, proxy, plain []string
+	files               hbone.Files
+	workloadAPI         string
+	useWorkloadAPI      bool
+	aliases, trustProxy []string
+	proxyV1, sandwiched bool
+	tunnelPort          uint16
+	maxConns            int
+	drain               time.Duration
+}
+
+func serveCommand() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE-OR-DIR",
+		Short: "Run the proxy",
+		Long: `Serve runs the waypoint. It listens where the flags say: for HBONE (mutual TLS
+carrying HTTP/2 CONNECT), for connections that a node tunnel hands over behind a
+PROXY header, and for bare connections. The document is watched, and so are the
+certificates; a change needs no restart.`,
+		Example: `  waypoint serve --config waypoint.yaml --cert chain.pem --key key.pem --roots roots.pem
+  waypoint serve --config conf.d --workload-api unix:///run/spire/agent.sock
+  waypoint serve --config conf.d --hbone-listen '' --proxy-listen 127.0.0.1:15088,[::1]:15088 --sandwiched`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.useWorkloadAPI = cmd.Flags().Changed("workload-api")
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return f.run(ctx, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)))
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVarP(&f.config, "config", "c", "", "the document: a file, or a directory of *.yaml, *.yml and *.json")
+	fl.StringVar(&f.stateDir, "state-dir", "", "where the last good document is kept over a restart")
+	fl.StringSliceVar(&f.hbone, "hbone-listen", []string{":15008"}, "addresses for HBONE; empty for none")
+	fl.StringSliceVar(&f.proxy, "proxy-listen", nil, "addresses for PROXY headers, as in 127.0.0.1:15088,[::1]:15088")
+	fl.StringSliceVar(&f.plain, "plain-listen", nil, "addresses for bare connections (the NONE binding)")
+	fl.StringVar(&f.files.Chain, "cert", "", "the workload's certificate and its intermediates, PEM")
+	fl.StringVar(&f.files.Key, "key", "", "its key, PEM")
+	fl.StringSliceVar(&f.files.Roots, "roots", nil, "the mesh's authorities, PEM; several files are one set")
+	fl.StringVar(&f.files.CRL, "crl", "", "revocation lists, PEM")
+	fl.StringVar(&f.workloadAPI, "workload-api", "", "SPIFFE Workload API in place of files; empty for $SPIFFE_ENDPOINT_SOCKET")
+	fl.StringSliceVar(&f.aliases, "trust-domain-alias", nil, "trust domains whose workloads may connect besides our own")
+	fl.StringSliceVar(&f.trustProxy, "trust-proxy-from", nil, "prefixes that may send PROXY headers besides loopback")
+	fl.BoolVar(&f.proxyV1, "proxy-v1", false, "take PROXY headers of version 1 too; they carry no identity")
+	fl.BoolVar(&f.sandwiched, "sandwiched", false, "our own node tunnel wraps what we dial: dial pods as plain TCP")
+	fl.Uint16Var(&f.tunnelPort, "tunnel-port", 15008, "where node tunnels listen on endpoints")
+	fl.IntVar(&f.maxConns, "max-connections", 0, "clients' connections at once; 0 is 45 % of the descriptor limit")
+	fl.DurationVar(&f.drain, "drain", 25*time.Second, "how long requests may take to finish after SIGTERM")
+	return cmd
+}
+
+func (f *serveFlags) run(ctx context.Context, log *slog.Logger) error {
+	if f.config == "" {
+		return errors.New("no document: write --config FILE-OR-DIR")
+	}
+	certs, err := f.certificates(ctx, log)
+	if err != nil {
+		return err
+	}
+	trust, err := prefixes(f.trustProxy)
+	if err != nil {
+		return err
+	}
+	ls, err := f.listeners()
+	if err != nil {
+		return err
+	}
+	if f.maxConns == 0 {
+		f.maxConns = defaultMaxConns()
+	}
+	p := proxy.New(proxy.Options{
+		Certificates: certs, Registry: kinds(), TunnelPort: f.tunnelPort, Sandwiched: f.sandwiched,
+		TrustProxyFrom: trust, ProxyV1: f.proxyV1, MaxConns: f.maxConns,
+		OnFault: func(remote net.Addr, err error) { log.Warn("connection refused", "from", remote, "error", err) },
+		OnPanic: func(err error) { log.Error("a request crashed; the others go on", "error", err) },
+	})
+	apply, report := f.document(p, log)
+	src := filesource.New(f.config, apply, report)
+	src.Once()
+	go src.Run(ctx)
+	log.Info("serving", "hbone", addresses(ls.HBONE), "proxy", addresses(ls.Proxy), "plain", addresses(ls.Plain),
+		"services", len(p.Snapshot().Services()), "max_connections", f.maxConns)
+	if err := p.Serve(ctx, ls); err != nil {
+		return err
+	}
+	log.Info("draining", "for", f.drain)
+	end, cancel := context.WithTimeout(context.Background(), f.drain)
+	defer cancel()
+	if cut := p.Shutdown(end); cut > 0 {
+		log.Warn("connections cut at the end of the drain", "connections", cut)
+	}
+	return nil
+}
+
+// document applies documents, keeps the last good one over a restart, and logs
+// what is wrong with each.
+func (f *serveFlags) document(p *proxy.Proxy, log *slog.Logger) (func(*config.Config) []config.Problem, func([]config.Problem)) {
+	report := func(problems []config.Problem) {
+		for i := range problems {
+			level := slog.LevelError
+			if problems[i].Severity == config.Warning {
+				level = slog.LevelWarn
+			}
+			log.Log(context.Background(), level, "document", "problem", problems[i].String())
+		}
+		s := p.Snapshot().Settled()
+		log.Info("document", "active", fmt.Sprintf("%d of %d objects", s.Active, s.Total), "stale", len(s.Stale), "closed", len(s.Closed))
+	}
+	if f.stateDir == "" {
+		return p.Apply, report
+	}
+	state := config.NewState(f.stateDir)
+	if last, problems := state.Load(); last != nil {
+		p.Apply(last)
+	} else if len(problems) > 0 {
+		report(problems)
+	}
+	return func(c *config.Config) []config.Problem {
+		problems := p.Apply(c)
+		if err := state.Save(p.Snapshot().Settled().Config); err != nil {
+			log.Error("last good document not saved", "error", err)
+		}
+		return problems
+	}, report
+}
+
+// certificates starts the source of certificates; nil if HBONE is not spoken.
+func (f *serveFlags) certificates(ctx context.Context, log *slog.Logger) (*hbone.Certificates, error) {
+	files := f.files.Chain != "" || f.files.Key != "" || len(f.files.Roots) > 0
+	if !files && !f.useWorkloadAPI {
+		if len(nonEmpty(f.hbone)) > 0 {
+			return nil, errors.New("HBONE needs certificates: write --cert, --key and --roots, or --workload-api, or --hbone-listen '' to serve without HBONE")
+		}
+		return nil, nil
+	}
+	if files && f.useWorkloadAPI {
+		return nil, errors.New("certificates come from files or from the Workload API: write --cert, --key and --roots, or --workload-api, not both")
+	}
+	certs, err := hbone.NewCertificates(hbone.CertificatesOptions{
+		TrustDomains: f.aliases,
+		OnProblem:    func(err error) { log.Error("certificates", "error", err) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if f.useWorkloadAPI {
+		go func() {
+			if err := (hbone.WorkloadAPI{Addr: f.workloadAPI}).Watch(ctx, certs); err != nil {
+				log.Error("certificates", "error", err)
+			}
+		}()
+		return certs, nil
+	}
+	first, err := f.files.Load()
+	if err != nil {
+		return nil, err
+	}
+	certs.Set(first)
+	go f.files.Watch(ctx, certs)
+	return certs, nil
+}
+
+// listeners opens every address.
+func (f *serveFlags) listeners() (ls proxy.Listeners, err error) {
+	open := func(flag string, list []string) (out []net.Listener) {
+		for _, a := range nonEmpty(list) {
+			if err != nil {
+				return out
+			}
+			var l net.Listener
+			if l, err = net.Listen("tcp", a); err != nil {
+				err = fmt.Errorf("--%s %s: %w", flag, a, err)
+				return out
+			}
+			out = append(out, l)
+		}
+		return out
+	}
+	ls.HBONE = open("hbone-listen", f.hbone)
+	ls.Proxy = open("proxy-listen", f.proxy)
+	ls.Plain = open("plain-listen", f.plain)
+	if err == nil && len(ls.HBONE)+len(ls.Proxy)+len(ls.Plain) == 0 {
+		err = errors.New("nothing to listen on: write --hbone-listen, --proxy-listen or --plain-listen")
+	}
+	return ls, err
+}
+
+func nonEmpty(list []string) (out []string) {
+	for _, s := range list {
+		if s = strings.TrimSpace(s); s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func prefixes(list []string) (out []netip.Prefix, err error) {
+	for _, s := range nonEmpty(list) {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("--trust-proxy-from %s: write a prefix such as 10.0.0.0/8: %w", s, err)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func addresses(ls []net.Listener) string {
+	var out []string
+	for _, l := range ls {
+		out = append(out, l.Addr().String())
+	}
+	return strings.Join(out, ",")
+}
