@@ -5,6 +5,7 @@ package buf
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"unsafe"
 )
@@ -18,7 +19,7 @@ const poison = 0xDB
 // lent knows every buffer that is out, and who asked for it.
 var lent struct {
 	sync.Mutex
-	by map[*byte]uintptr
+	by map[*byte][]uintptr
 }
 
 func lend(b []byte) {
@@ -27,14 +28,14 @@ func lend(b []byte) {
 	if cap(b) <= large {
 		checkPoison(full)
 	}
-	var pc [1]uintptr
-	runtime.Callers(3, pc[:])
+	pc := make([]uintptr, 8)
+	pc = pc[:runtime.Callers(3, pc)]
 	lent.Lock()
 	defer lent.Unlock()
 	if lent.by == nil {
-		lent.by = make(map[*byte]uintptr)
+		lent.by = make(map[*byte][]uintptr)
 	}
-	lent.by[p] = pc[0]
+	lent.by[p] = pc
 }
 
 // checkPoison panics if a buffer was written after it came back. A new one is
@@ -65,14 +66,19 @@ func takeBack(b []byte) {
 	}
 }
 
-// Holders names the functions that asked for what is still out, with counts.
+// Holders names the calls that asked for what is still out, with counts.
 func Holders() map[string]int {
 	lent.Lock()
 	defer lent.Unlock()
 	out := make(map[string]int)
 	for _, pc := range lent.by {
-		f, _ := runtime.CallersFrames([]uintptr{pc}).Next()
-		out[fmt.Sprintf("%s:%d", f.Function, f.Line)]++
+		who := ""
+		for frames, more := runtime.CallersFrames(pc), true; more; {
+			var f runtime.Frame
+			f, more = frames.Next()
+			who += fmt.Sprintf(" < %s:%d", f.Function, f.Line)
+		}
+		out[strings.TrimPrefix(who, " < ")]++
 	}
 	return out
 }

@@ -42,6 +42,7 @@ func (c *Conn) Handshake(ctx context.Context) error {
 		c.nc.Close()
 		return err
 	}
+	c.rec.compact()
 	c.rec.async, c.rec.owed = true, 1 // crypto/tls may hold what came behind the handshake
 	return nil
 }
