@@ -20,7 +20,8 @@ type part func(ctx context.Context, l net.Listener, o PartOptions) error
 
 // PartOptions tell a part what to do; they cross process borders as JSON.
 type PartOptions struct {
-	To string `json:",omitempty"` // where relays connect to
+	To    string        `json:",omitempty"` // where relays connect to
+	Certs traffic.Certs `json:",omitzero"`  // of parts that speak TLS
 }
 
 var parts = map[string]part{
@@ -29,6 +30,20 @@ var parts = map[string]part{
 	},
 	"relay-byte": func(_ context.Context, l net.Listener, o PartOptions) error {
 		return relay.Byte(l, o.To)
+	},
+	"tunnel": func(ctx context.Context, l net.Listener, o PartOptions) error {
+		server, _, err := o.Certs.TLS()
+		if err != nil {
+			return err
+		}
+		return traffic.ServeTunnels(ctx, l, server)
+	},
+	"relay-tls": func(_ context.Context, l net.Listener, o PartOptions) error {
+		server, client, err := o.Certs.TLS()
+		if err != nil {
+			return err
+		}
+		return relay.TLS(l, o.To, server, client)
 	},
 }
 

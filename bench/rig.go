@@ -5,9 +5,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/sandwich-mesh/sandwich/bench/traffic"
+	"github.com/sandwich-mesh/sandwich/internal/devca"
 )
 
 // Options say how to measure.
@@ -23,6 +27,7 @@ type Options struct {
 type Rig struct {
 	Options
 	dir     string // temporary
+	certs   map[string]traffic.Certs
 	self    []string
 	taskset string // program that pins; "" if there is none or one CPU only
 	mu      sync.Mutex
@@ -36,10 +41,41 @@ func NewRig(o Options) (*Rig, error) {
 		return nil, err
 	}
 	r := &Rig{Options: o, dir: dir, self: o.Self}
+	if err := r.issue("curl", "waypoint", "echo"); err != nil {
+		r.Close()
+		return nil, err
+	}
 	if runtime.NumCPU() > 1 {
 		r.taskset, _ = exec.LookPath("taskset")
 	}
 	return r, nil
+}
+
+// issue makes certificates for service accounts in namespace demo, under one
+// root.
+func (r *Rig) issue(accounts ...string) error {
+	ca, err := devca.New("bars")
+	if err != nil {
+		return err
+	}
+	r.certs = make(map[string]traffic.Certs)
+	roots := filepath.Join(r.dir, "roots.pem")
+	files := map[string][]byte{roots: ca.PEM()}
+	for _, a := range accounts {
+		leaf, err := ca.Issue([]string{"spiffe://cluster.local/ns/demo/sa/" + a})
+		if err != nil {
+			return fmt.Errorf("issue certificate of %s: %w", a, err)
+		}
+		c := traffic.Certs{Cert: filepath.Join(r.dir, a+".pem"), Key: filepath.Join(r.dir, a+"-key.pem"), Roots: roots}
+		files[c.Cert], files[c.Key] = leaf.Chain, leaf.Key
+		r.certs[a] = c
+	}
+	for file, b := range files {
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Pinned reports whether processes have CPUs of their own.

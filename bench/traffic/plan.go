@@ -27,9 +27,6 @@ type Plan struct {
 	PID      int    // the process whose CPU time is taken along; 0: none
 }
 
-// Certs are the files of one end's identity.
-type Certs struct{ Cert, Key, Roots string }
-
 // A Group is a number of streams that behave alike. Each asks again as soon as
 // it has its answer.
 type Group struct {

@@ -26,6 +26,7 @@ const parkTime = 10 * time.Second
 type Run struct {
 	plan   *Plan
 	groups []*group
+	meshes []*mesh
 	phase  atomic.Int32
 	errs   atomic.Int64
 	active atomic.Int32 // streams that are not parked
@@ -75,6 +76,8 @@ func Start(ctx context.Context, plan *Plan) (*Run, error) {
 	switch plan.Via {
 	case ViaPlain, ViaProxy:
 		err = r.connectPlain(ctx)
+	case ViaHBONE:
+		err = r.connectMesh(ctx)
 	default:
 		err = fmt.Errorf("plan goes via %q, which is unknown", plan.Via)
 	}
@@ -162,6 +165,9 @@ func (r *Run) resume() {
 	close(r.gate)
 	r.gate = make(chan struct{})
 	r.mu.Unlock()
+	for _, m := range r.meshes {
+		m.resume()
+	}
 }
 
 // rest has every stream park after the answer it waits for.

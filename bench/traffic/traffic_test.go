@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sandwich-mesh/sandwich/internal/devca"
 )
 
 func listen(t *testing.T) net.Listener {
@@ -87,6 +91,121 @@ func TestRunsRestAndResume(t *testing.T) {
 		if got := run.counts(); fmt.Sprint(got) != fmt.Sprint(rested) {
 			t.Fatalf("streams went on while the run rested: %v, then %v", rested, got)
 		}
+	}
+}
+
+// certs issues files for one identity.
+func certs(t *testing.T) Certs {
+	t.Helper()
+	ca, err := devca.New("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := ca.Issue([]string{"spiffe://cluster.local/ns/demo/sa/curl"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	c := Certs{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "roots.pem")}
+	for file, b := range map[string][]byte{c.Cert: leaf.Chain, c.Key: leaf.Key, c.Roots: ca.PEM()} {
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+func TestTunnels(t *testing.T) {
+	c := certs(t)
+	server, _, err := c.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t)
+	go ServeTunnels(t.Context(), l, server)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, tc := range []struct {
+		name   string
+		conns  int
+		groups []Group
+	}{
+		{"one connection", 1, []Group{{Name: "small", Streams: 8, Answer: 1024}}},
+		{"more connections", 3, []Group{{Name: "small", Streams: 8, Answer: 1024}}},
+		{"beyond the first 100", 1, []Group{{Name: "small", Streams: 300, Answer: 100}}},
+		{"bulk beside small", 1, []Group{{Name: "small", Streams: 8, Answer: 1024}, {Name: "bulk", Streams: 1, Answer: 5 << 20}}},
+		{"uploads", 2, []Group{{Name: "up", Streams: 4, Answer: 10, Upload: 300_000}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			run, err := Start(ctx, &Plan{Addr: l.Addr().String(), Via: ViaHBONE, Conns: tc.conns, To: "10.96.0.10:80", Certs: c, Groups: tc.groups})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer run.Close()
+			requests := int64(0)
+			for range 3 {
+				res, err := run.Measure(ctx, Measure{Warm: 5 * time.Millisecond, For: 50 * time.Millisecond})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if res.Errors > 0 {
+					t.Fatal(res.Err())
+				}
+				requests += res.Requests()
+			}
+			if requests == 0 {
+				t.Error("no request was answered")
+			}
+		})
+	}
+}
+
+// A slow reader gets what its rate allows and what fits into its window.
+func TestSlowReader(t *testing.T) {
+	c := certs(t)
+	server, _, err := c.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t)
+	go ServeTunnels(t.Context(), l, server)
+	run, err := Start(t.Context(), &Plan{Addr: l.Addr().String(), Via: ViaHBONE, To: "10.96.0.10:80", Certs: c,
+		Groups: []Group{{Name: "slow", Streams: 1, Answer: 1 << 30, Rate: 1 << 20}, {Name: "small", Streams: 1, Answer: 10}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	res, err := run.Measure(t.Context(), Measure{Warm: 300 * time.Millisecond, For: 700 * time.Millisecond, Stay: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := res.Err(); err != nil {
+		t.Fatal(err)
+	}
+	got := res.Groups[0].Bytes
+	if got < 256<<10 || got > 1<<20 {
+		t.Errorf("a reader of 1 MiB/s got %d bytes in 0.7 s", got)
+	}
+}
+
+// A tunnel that refuses, resets or ends is an error, as is an unknown root.
+func TestTunnelFails(t *testing.T) {
+	c := certs(t)
+	server, _, err := c.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t)
+	go ServeTunnels(t.Context(), l, server)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	plan := &Plan{Addr: l.Addr().String(), Via: ViaHBONE, To: "10.96.0.10:80", Certs: certs(t), Groups: []Group{{Streams: 1}}}
+	if _, err := Start(ctx, plan); err == nil || !strings.Contains(err.Error(), "TLS with the proxy") {
+		t.Errorf("other root: got %v", err)
+	}
+	plan.Certs.Key = "nowhere"
+	if _, err := Start(ctx, plan); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("no key: got %v", err)
 	}
 }
 

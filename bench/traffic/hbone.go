@@ -1,0 +1,266 @@
+package traffic
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/internal/h2"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/internal/wire"
+)
+
+// openTime bounds how long all CONNECTs together may take.
+const openTime = 20 * time.Second
+
+// A mesh is one mesh connection of the load.
+type mesh struct {
+	run    *Run
+	conn   *wire.Conn
+	engine *h2.Conn
+
+	mu     sync.Mutex
+	parked []*stream
+	opened int
+}
+
+// A stream is a client inside a CONNECT stream.
+type stream struct {
+	*client
+	mesh *mesh
+	s    *h2.Stream
+
+	turn.Lane // what follows: a resumed stream works on another goroutine than the reader's
+
+	body sending // of the request
+	open bool
+	idle time.Time // when a slow reader will have read what it has got
+}
+
+// connectMesh opens the plan's mesh connections, and its streams evenly on
+// them: they are all open and rest when it returns.
+func (r *Run) connectMesh(ctx context.Context) error {
+	_, config, err := r.plan.Certs.TLS()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	for range max(r.plan.Conns, 1) {
+		m, err := r.dialMesh(ctx, config)
+		if err != nil {
+			return err
+		}
+		r.meshes = append(r.meshes, m)
+	}
+	fields := []h2.Field{
+		{Name: ":method", Value: "CONNECT"},
+		{Name: ":authority", Value: r.plan.To},
+		{Name: "baggage", Value: "k8s.cluster.name=Kubernetes,k8s.namespace.name=demo,k8s.deployment.name=curl,service.name=curl,service.version=v1"},
+		{Name: "forwarded", Value: `for="` + source.String() + `"`},
+	}
+	at := 0
+	for _, g := range r.groups {
+		for _, c := range g.clients {
+			if err := r.meshes[at%len(r.meshes)].openStream(ctx, c, fields); err != nil {
+				return err
+			}
+			at++
+		}
+	}
+	for _, m := range r.meshes {
+		if err := m.allOpen(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Run) dialMesh(ctx context.Context, config *tls.Config) (*mesh, error) {
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	nc, err := dialer.DialContext(ctx, "tcp", r.plan.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the proxy: %w", err)
+	}
+	m := &mesh{run: r}
+	m.conn = wire.NewTLS(nc, func(nc net.Conn) *tls.Conn { return tls.Client(nc, config) }, wire.Options{})
+	if err := m.conn.Handshake(ctx); err != nil {
+		return nil, fmt.Errorf("TLS with the proxy: %w", err)
+	}
+	m.engine = h2.NewConn(m.conn, m, h2.Options{Client: true, MaxStreams: manyStreams})
+	m.conn.Run(m.engine.Start)
+	r.atEnd(func() { m.conn.Abort(nil, h2.CodeNoError) })
+	r.wg.Go(func() { m.conn.Serve(m.engine) })
+	for m.engine.Stats().SettingsIn == 0 { // they say how many streams there may be
+		if err := m.wait(ctx); err != nil {
+			return nil, fmt.Errorf("SETTINGS of the proxy: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// wait is one look's distance, if nothing has gone wrong.
+func (m *mesh) wait(ctx context.Context) error {
+	if err := m.run.firstError(); err != nil {
+		return err
+	}
+	return sleep(ctx, time.Millisecond)
+}
+
+// openStream sends CONNECT for c as soon as the peer's limit of streams allows.
+func (m *mesh) openStream(ctx context.Context, c *client, fields []h2.Field) error {
+	for m.engine.Room() == 0 {
+		if err := m.wait(ctx); err != nil {
+			return fmt.Errorf("no room for stream %d: %w", c.id, err)
+		}
+	}
+	x := &stream{client: c, mesh: m}
+	var err error
+	m.conn.Run(func(t *turn.Turn) { x.s, err = m.engine.Open(t, x, fields, false) })
+	if err != nil {
+		return fmt.Errorf("open stream %d: %w", c.id, err)
+	}
+	return nil
+}
+
+// allOpen waits until every stream has its 200.
+func (m *mesh) allOpen(ctx context.Context) error {
+	for {
+		m.mu.Lock()
+		opened := m.opened
+		m.mu.Unlock()
+		if opened >= m.engine.Streams() {
+			return nil
+		}
+		if err := m.wait(ctx); err != nil {
+			return fmt.Errorf("%d of %d streams were accepted: %w", opened, m.engine.Streams(), err)
+		}
+	}
+}
+
+// firstError is an error that came up while connecting.
+func (r *Run) firstError() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.why) > 0 {
+		return fmt.Errorf("connect: %s", r.why[0])
+	}
+	return nil
+}
+
+// resume has every parked stream ask, each connection's in one turn.
+func (m *mesh) resume() {
+	m.mu.Lock()
+	parked := m.parked
+	m.parked = nil
+	m.mu.Unlock()
+	m.run.active.Add(int32(len(parked)))
+	m.conn.Run(func(t *turn.Turn) {
+		now := time.Now()
+		for _, x := range parked {
+			x.Lock()
+			x.send(t, now)
+			x.Unlock()
+		}
+	})
+}
+
+// next goes on with the stream, or parks it if the run rests. x is locked.
+func (x *stream) next(t *turn.Turn, now time.Time) {
+	r, m := x.run, x.mesh
+	if r.phase.Load() == resting {
+		m.mu.Lock()
+		rest := r.phase.Load() == resting // else resume has been by
+		if rest {
+			m.parked = append(m.parked, x)
+			r.active.Add(-1)
+		}
+		m.mu.Unlock()
+		if rest {
+			return
+		}
+	}
+	x.send(t, now)
+}
+
+func (x *stream) send(t *turn.Turn, now time.Time) {
+	x.s.Write(t, x.ask(now))
+	if x.group.Upload > 0 {
+		x.body = sending{size: x.group.Upload}
+		x.body.pump(t, x.s)
+	}
+}
+
+// Request, GoneAway and Idle make a mesh an h2.ConnHandler.
+func (m *mesh) Request(*turn.Turn, *h2.Stream, []h2.Field, bool) {}
+func (m *mesh) GoneAway(_ *turn.Turn, _, code uint32, debug string) {
+	m.run.fail("proxy says GOAWAY, %s %s", h2.CodeName(code), debug)
+}
+func (m *mesh) Idle(*turn.Turn) {}
+
+// Headers brings the answer to CONNECT.
+func (x *stream) Headers(t *turn.Turn, s *h2.Stream, fields []h2.Field, end bool) {
+	if status := h2.Status(fields); x.open || status != 200 || end {
+		x.run.fail("stream %d (%s): CONNECT was answered with %d", x.id, x.group.Name, status)
+		s.Abort(t, h2.CodeCancel)
+		return
+	}
+	x.open = true
+	m := x.mesh
+	m.mu.Lock()
+	m.opened++
+	m.parked = append(m.parked, x)
+	m.mu.Unlock()
+}
+
+// Data brings bytes of an answer.
+func (x *stream) Data(t *turn.Turn, s *h2.Stream, p []byte, end bool) {
+	x.Lock()
+	defer x.Unlock()
+	if x.group.Rate > 0 {
+		x.readLater(len(p))
+	} else {
+		s.Consume(t, len(p))
+	}
+	done, err := x.got(p)
+	if err == nil && end {
+		err = fmt.Errorf("tunnel was ended under request %d", x.seq)
+	}
+	if err != nil {
+		x.run.fail("stream %d (%s): %v", x.id, x.group.Name, err)
+		s.Abort(t, h2.CodeCancel)
+		return
+	}
+	if done {
+		now := time.Now()
+		x.complete(now)
+		x.next(t, now)
+	}
+}
+
+// readLater gives back credit at the pace of a slow reader.
+func (x *stream) readLater(n int) {
+	now := time.Now()
+	if x.idle.Before(now) {
+		x.idle = now
+	}
+	x.idle = x.idle.Add(time.Duration(float64(n) / float64(x.group.Rate) * float64(time.Second)))
+	time.AfterFunc(x.idle.Sub(now), func() {
+		x.mesh.conn.Run(func(t *turn.Turn) { x.s.Consume(t, n) })
+	})
+}
+
+// Left goes on with a request's body.
+func (x *stream) Left(t *turn.Turn, s *h2.Stream) {
+	x.Lock()
+	x.body.pump(t, s)
+	x.Unlock()
+}
+
+// Closed is an error while the run lasts: no stream ends by itself.
+func (x *stream) Closed(_ *turn.Turn, _ *h2.Stream, err error) {
+	x.run.fail("stream %d (%s): tunnel closed: %v", x.id, x.group.Name, err)
+}
