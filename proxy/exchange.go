@@ -150,7 +150,7 @@ func (x *exchange) may(t *turn.Turn, e event) bool {
 		return true
 	}
 	x.p.stats.Impossible.Add(1)
-	x.fail(t, fault.Wrap(fault.Internal, fault.Local, nil))
+	x.giveUp(t, fault.Wrap(fault.Internal, fault.Local, nil))
 	return false
 }
 

@@ -12,6 +12,7 @@ import (
 // while a filter waits, filtered, sent.
 type responseSide struct {
 	ended  bool   // the head has said that no body follows
+	waits  bool   // the head has come while a filter waited: its phases are due
 	local  []byte // the body of a Reply; not ours to change
 	ours   bool   // the response is a Reply, not the endpoint's
 	raw    []byte // received while a filter waited
@@ -61,6 +62,10 @@ func (x *exchange) Head(t *turn.Turn, r *message.Response, end bool) {
 	}
 	x.state = xResponding
 	x.response.ended = end
+	if x.pending != noPhase {
+		x.response.waits = true
+		return
+	}
 	x.startResponse(t)
 }
 

@@ -62,6 +62,10 @@ func (x *exchange) resume(t *turn.Turn, s *filters.Stream, gen uint64) {
 	}
 	x.goOn(t, ph, reply)
 	x.runHeldRequest(t)
+	if x.response.waits && x.pending == noPhase && x.state == xResponding {
+		x.response.waits = false
+		x.startResponse(t)
+	}
 	x.runHeldResponse(t)
 }
 

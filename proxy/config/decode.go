@@ -278,12 +278,13 @@ func guessKind(section string, list *yaml.Node) *kind {
 	if list.Kind != yaml.SequenceNode {
 		return nil
 	}
+	name := cmp.Or(short(section), `""`) // the best word there is for it
 	for _, item := range list.Content {
 		switch {
 		case lookup(item, "targetRefs") != nil || lookup(item, "targetRef") != nil:
-			return &kind{name: section, section: "", role: RolePolicy}
+			return &kind{name: name, section: section, role: RolePolicy}
 		case lookup(item, "parentRefs") != nil:
-			return &kind{name: section, section: "", role: RoleRoute}
+			return &kind{name: name, section: section, role: RoleRoute}
 		}
 	}
 	return nil
