@@ -308,7 +308,8 @@ func TestPayloads(t *testing.T) {
 	}
 	var names, streams []string
 	var runs []*forwarder
-	refused, forwarded, both := 0, 0, 0
+	type count struct{ refused, forwarded, both int }
+	counts := map[string]*count{}
 	for i, p := range list {
 		variants := [][]byte{p.raw}
 		if h := withHost(p.raw); !bytes.Equal(h, p.raw) {
@@ -316,22 +317,25 @@ func TestPayloads(t *testing.T) {
 		}
 		for v, raw := range variants {
 			f := forward(raw)
-			if v == 0 {
-				switch {
-				case len(f.messages) == 0:
-					refused++
-				case f.err == nil:
-					forwarded++
-				default:
-					both++
-				}
+			key := p.Src + []string{"", ", Host added"}[v]
+			if counts[key] == nil {
+				counts[key] = &count{}
+			}
+			switch {
+			case len(f.messages) == 0:
+				counts[key].refused++
+			case f.err == nil:
+				counts[key].forwarded++
+			default:
+				counts[key].both++
 			}
 			names = append(names, fmt.Sprintf("%d %s %s variant %d", i, p.Src, p.Name, v))
 			streams, runs = append(streams, f.out.out.String()), append(runs, f)
 		}
 	}
-	t.Logf("%d payloads: %d refused, %d forwarded, %d forwarded in part and then refused", len(list), refused, forwarded, both)
-	t.Logf("%d with a Host added", len(streams)-len(list))
+	for key, n := range counts {
+		t.Logf("%s: %d refused, %d forwarded, %d forwarded up to a bad one", key, n.refused, n.forwarded, n.both)
+	}
 	t.Run("net/http", func(t *testing.T) {
 		for i, f := range runs {
 			got, policy := goSees(streams[i])
