@@ -271,13 +271,21 @@ func TestSaveKeepsOthers(t *testing.T) {
 }
 
 func TestDocument(t *testing.T) {
-	text, err := document{Endpoint: "127.0.0.1:9000", Protocol: "TCP"}.text()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"targetPort: 9000", "address: 127.0.0.1,", "protocol: TCP", "addresses: [10.96.0.10]"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("document lacks %q:\n%s", want, text)
+	for _, tc := range []struct {
+		u    upstream
+		want []string
+	}{
+		{upstream{Plain: "127.0.0.1:9000"}, []string{"targetPort: 9000", "address: 127.0.0.1,", "protocol: TCP", "addresses: [10.96.0.10]"}},
+		{upstream{Tunnel: "127.0.0.1:4000"}, []string{"targetPort: 9080", "address: 127.0.0.1,", "protocol: HBONE"}},
+	} {
+		text, err := tc.u.document()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range tc.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("document lacks %q:\n%s", want, text)
+			}
 		}
 	}
 }

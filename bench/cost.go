@@ -66,7 +66,7 @@ func proxyCost() Scenario {
 			if err != nil {
 				return err
 			}
-			way, err := r.waypoint(ctx, proxyCPU, document{Endpoint: echo.Addr, Protocol: "TCP"})
+			way, err := r.waypoint(ctx, proxyCPU, upstream{Plain: echo.Addr})
 			if err != nil {
 				return err
 			}
@@ -95,6 +95,41 @@ func proxyCost() Scenario {
 				f[vsHAProxy] = compared(costs[0], costs[2])
 				r.logf("  %s %.2f", peer, Ratio(costs[2], costs[1]).Median)
 			}
+			return nil
+		},
+	}
+}
+
+// meshPlan is load through HBONE, from one client.
+func (r *Rig) meshPlan(conns int, g ...traffic.Group) traffic.Plan {
+	return traffic.Plan{Via: traffic.ViaHBONE, Conns: conns, To: vip, Certs: r.certs["curl"], Groups: g}
+}
+
+// meshCost compares HBONE in and out with the TLS relay, which carries the
+// same HTTP/2 unread.
+func meshCost(streams, conns int, bar float64) Scenario {
+	name := fmt.Sprintf("hbone-hbone-%d-on-%d-vs-tls-relay", streams, conns)
+	return Scenario{
+		Bars: []Bar{{Name: name, Most: bar}},
+		Run: func(ctx context.Context, r *Rig, f Figures) error {
+			end, err := r.Part("tunnel", loadCPU, PartOptions{Certs: r.certs["echo"]})
+			if err != nil {
+				return err
+			}
+			way, err := r.waypoint(ctx, proxyCPU, upstream{Tunnel: end.Addr})
+			if err != nil {
+				return err
+			}
+			rel, err := r.Part("relay-tls", proxyCPU, PartOptions{To: end.Addr, Certs: r.certs["waypoint"]})
+			if err != nil {
+				return err
+			}
+			plan := r.meshPlan(conns, small(streams))
+			costs, err := r.Compare(ctx, []Variant{{"waypoint", way.hbone, plan}, {"tls-relay", rel, plan}})
+			if err != nil {
+				return err
+			}
+			f[name] = compared(costs[0], costs[1])
 			return nil
 		},
 	}

@@ -61,6 +61,9 @@ func (r *Rig) Compare(ctx context.Context, variants []Variant) ([]Costs, error) 
 			}
 		}
 		for i, v := range variants {
+			if sums[i].requests == 0 { // a slice may pass so when neighbours keep the CPU, a round may not
+				return nil, fmt.Errorf("%s, round %d: no request was answered", v.Name, round+1)
+			}
 			all[i].add(&sums[i])
 			r.logf("  round %d  %-12s %s", round+1, v.Name, &sums[i])
 		}

@@ -33,34 +33,46 @@ httpRoutes:
     backendRefs: [{name: svc, port: 80}]
 `
 
-// A document says what differs between the proxies of two scenarios.
-type document struct {
-	Endpoint string // IP:port of the application
-	Protocol string // HBONE or TCP: how it is reached
+// application is where the document says that the application listens, if it
+// lies behind a tunnel; the tunnel's end answers in its place.
+const application = "127.0.0.1:9080"
+
+// An upstream is where the proxy of a scenario sends requests.
+type upstream struct {
+	Plain  string // IP:port of the application; or:
+	Tunnel string // IP:port of the node tunnel before it
 }
 
-func (d document) text() (string, error) {
-	host, port, err := net.SplitHostPort(d.Endpoint)
+func (u upstream) document() (string, error) {
+	endpoint, protocol := u.Plain, "TCP"
+	if u.Tunnel != "" {
+		endpoint, protocol = application, "HBONE"
+	}
+	host, port, err := net.SplitHostPort(endpoint)
 	if err != nil {
 		return "", fmt.Errorf("endpoint of the document: %w", err)
 	}
 	service, _, _ := net.SplitHostPort(vip)
-	return strings.NewReplacer("VIP", service, "TARGET", port, "ADDRESS", host, "PROTOCOL", d.Protocol).Replace(documentText), nil
+	return strings.NewReplacer("VIP", service, "TARGET", port, "ADDRESS", host, "PROTOCOL", protocol).Replace(documentText), nil
 }
 
 // A waypoint is the proxy under test with its two ways in.
 type waypoint struct{ hbone, proxy *Process }
 
-// waypoint starts the built binary.
-func (r *Rig) waypoint(ctx context.Context, cpu int, d document) (*waypoint, error) {
+// waypoint starts the built binary before an upstream.
+func (r *Rig) waypoint(ctx context.Context, cpu int, u upstream) (*waypoint, error) {
 	if r.Waypoint == "" {
 		return nil, errors.New("there is no waypoint binary to measure")
 	}
-	text, err := d.text()
+	text, err := u.document()
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(r.dir, "waypoint.yaml")
+	dir, err := os.MkdirTemp(r.dir, "waypoint-")
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "waypoint.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return nil, fmt.Errorf("write configuration of the waypoint: %w", err)
 	}
@@ -72,8 +84,14 @@ func (r *Rig) waypoint(ctx context.Context, cpu int, d document) (*waypoint, err
 	if err != nil {
 		return nil, err
 	}
-	p, err := r.Program(ctx, "waypoint", cpu, proxy, r.Waypoint, "serve", "--config", file,
-		"--hbone-listen", hbone, "--proxy-listen", proxy)
+	certs := r.certs["waypoint"]
+	argv := []string{r.Waypoint, "serve", "--config", file, "--hbone-listen", hbone, "--proxy-listen", proxy,
+		"--cert", certs.Cert, "--key", certs.Key, "--roots", certs.Roots}
+	if u.Tunnel != "" {
+		_, port, _ := net.SplitHostPort(u.Tunnel)
+		argv = append(argv, "--tunnel-port", port)
+	}
+	p, err := r.Program(ctx, "waypoint", cpu, proxy, argv...)
 	if err != nil {
 		return nil, err
 	}

@@ -87,18 +87,31 @@ func (c *checker) url(service, path string) (string, error) {
 	return e.URL + path, nil
 }
 
+// A question is one request, and the status that its answer should have.
+type question struct {
+	method, service, path string
+	status                int
+	body                  io.Reader
+	head                  map[string]string
+}
+
+// get is a question without a body.
+func get(service, path string, status int) question {
+	return question{method: "GET", service: service, path: path, status: status}
+}
+
 // do asks and wants a status.
-func (c *checker) do(method, service, path string, status int, body io.Reader, head ...string) (*http.Response, []byte, error) {
-	u, err := c.url(service, path)
+func (c *checker) do(q question) (*http.Response, []byte, error) {
+	u, err := c.url(q.service, q.path)
 	if err != nil {
 		return nil, nil, err
 	}
-	req, err := http.NewRequest(method, u, body)
+	req, err := http.NewRequest(q.method, u, q.body)
 	if err != nil {
 		return nil, nil, err
 	}
-	for i := 0; i+1 < len(head); i += 2 {
-		req.Header.Set(head[i], head[i+1])
+	for name, value := range q.head {
+		req.Header.Set(name, value)
 	}
 	r, err := c.client.Do(req)
 	if err != nil {
@@ -106,8 +119,8 @@ func (c *checker) do(method, service, path string, status int, body io.Reader, h
 	}
 	defer r.Body.Close()
 	got, err := io.ReadAll(r.Body)
-	if err == nil && r.StatusCode != status {
-		err = fmt.Errorf("status %d, want %d: %s", r.StatusCode, status, bytes.TrimSpace(got))
+	if err == nil && r.StatusCode != q.status {
+		err = fmt.Errorf("status %d, want %d: %s", r.StatusCode, q.status, bytes.TrimSpace(got))
 	}
 	return r, got, err
 }
@@ -122,7 +135,7 @@ func want(text []byte, parts ...string) error {
 }
 
 func (c *checker) plain() error {
-	_, got, err := c.do("GET", "reviews", "/hello?q=1", 200, nil)
+	_, got, err := c.do(get("reviews", "/hello?q=1", 200))
 	if err != nil {
 		return err
 	}
@@ -132,7 +145,7 @@ func (c *checker) plain() error {
 func (c *checker) body() error {
 	sent := make([]byte, 1<<20)
 	rand.Read(sent)
-	_, got, err := c.do("POST", "reviews", "/body", 200, bytes.NewReader(sent))
+	_, got, err := c.do(question{method: "POST", service: "reviews", path: "/body", status: 200, body: bytes.NewReader(sent)})
 	if err == nil && sha256.Sum256(got) != sha256.Sum256(sent) {
 		err = fmt.Errorf("%d bytes came back, and not those that were sent", len(got))
 	}
@@ -141,7 +154,7 @@ func (c *checker) body() error {
 
 func (c *checker) trailer() error {
 	sent := []byte("so long that it is a chunk")
-	r, _, err := c.do("POST", "reviews", "/body", 200, io.NopCloser(bytes.NewReader(sent)))
+	r, _, err := c.do(question{method: "POST", service: "reviews", path: "/body", status: 200, body: io.NopCloser(bytes.NewReader(sent))})
 	if err != nil {
 		return err
 	}
@@ -152,7 +165,7 @@ func (c *checker) trailer() error {
 }
 
 func (c *checker) bulk() error {
-	_, got, err := c.do("GET", "reviews", "/bytes/8388608", 200, nil)
+	_, got, err := c.do(get("reviews", "/bytes/8388608", 200))
 	if err == nil && len(got) != 8<<20 {
 		err = fmt.Errorf("%d bytes came, want %d", len(got), 8<<20)
 	}
@@ -160,7 +173,7 @@ func (c *checker) bulk() error {
 }
 
 func (c *checker) head() error {
-	r, got, err := c.do("HEAD", "reviews", "/bytes/1000", 200, nil)
+	r, got, err := c.do(question{method: "HEAD", service: "reviews", path: "/bytes/1000", status: 200})
 	if err == nil && (len(got) != 0 || r.ContentLength != 1000) {
 		err = fmt.Errorf("%d bytes and content-length %d, want 0 and 1000", len(got), r.ContentLength)
 	}
@@ -250,7 +263,7 @@ func (c *checker) pipeline() error {
 }
 
 func (c *checker) headerRoute() error {
-	r, got, err := c.do("GET", "reviews", "/", 200, nil, "x-tier", "gold", "x-secret", "hush")
+	r, got, err := c.do(question{method: "GET", service: "reviews", path: "/", status: 200, head: map[string]string{"x-tier": "gold", "x-secret": "hush"}})
 	if err != nil {
 		return err
 	}
@@ -266,7 +279,7 @@ func (c *checker) headerRoute() error {
 func (c *checker) canary() error {
 	seen := map[string]int{}
 	for range 200 {
-		r, _, err := c.do("GET", "reviews", "/", 200, nil)
+		r, _, err := c.do(get("reviews", "/", 200))
 		if err != nil {
 			return err
 		}
@@ -280,23 +293,23 @@ func (c *checker) canary() error {
 }
 
 func (c *checker) noRoute() error {
-	_, _, err := c.do("GET", "ratings", "/elsewhere", 404, nil)
+	_, _, err := c.do(get("ratings", "/elsewhere", 404))
 	return err
 }
 
 func (c *checker) noEndpoint() error {
-	_, _, err := c.do("GET", "empty", "/", 503, nil)
+	_, _, err := c.do(get("empty", "/", 503))
 	return err
 }
 
 func (c *checker) timeout() error {
-	_, _, err := c.do("GET", "ratings", "/slow/5s", 504, nil)
+	_, _, err := c.do(get("ratings", "/slow/5s", 504))
 	return err
 }
 
 func (c *checker) retry() error {
 	before := c.m.waypoints[c.mode].Stats().Retries.Load()
-	_, _, err := c.do("GET", "ratings", "/status/503", 503, nil)
+	_, _, err := c.do(get("ratings", "/status/503", 503))
 	if n := c.m.waypoints[c.mode].Stats().Retries.Load() - before; err == nil && n != 2 {
 		err = fmt.Errorf("%d retries, want 2", n)
 	}

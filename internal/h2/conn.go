@@ -38,8 +38,9 @@ type Options struct {
 	// client opens at most whatever the peer allows. 0 is 100.
 	MaxStreams uint32
 	// StreamWindow and ConnWindow are how many bytes the peer may send ahead.
-	// They should differ, so that one stream cannot use up the connection's.
-	// 0 is 256 KiB and 4 MiB.
+	// They should differ, so that one stream cannot use up the connection's, and
+	// half a stream's be more than turn.LowMark, up to which those who return
+	// credit as bytes leave hear nothing. 0 is 256 KiB and 4 MiB.
 	StreamWindow, ConnWindow int32
 	// MaxFrameSize is the longest frame accepted. 0 is 16 KiB.
 	MaxFrameSize uint32

@@ -68,6 +68,7 @@ func newTestConn(t *testing.T, o Options) *testConn {
 	tc.fw = http2.NewFramer(&tc.in, nil)
 	tc.fw.AllowIllegalWrites = true
 	tc.henc = hpack.NewEncoder(&tc.hbuf)
+	t.Cleanup(func() { tc.do(func(t *turn.Turn) { tc.c.Closed(t, io.EOF) }) })
 	return tc
 }
 

@@ -94,7 +94,17 @@ var exchanges = []exchange{
 		}
 	}},
 	{"pipelining", "node", pipelining},
-	{"upgrade", "node", upgrade},
+	{"upgrade", "node", func(t *testing.T, addr string) {
+		if status := upgrade(t, addr); status != http.StatusSwitchingProtocols {
+			t.Errorf("got %d, want 101", status)
+		}
+	}},
+	// RFC 9110, section 7.8: an offer may be declined, but not half taken.
+	{"upgrade, taken or declined", "node", func(t *testing.T, addr string) {
+		if status := upgrade(t, addr); status != http.StatusSwitchingProtocols && status != http.StatusOK {
+			t.Errorf("got %d, want 101 or 200", status)
+		}
+	}},
 }
 
 func mustCurl(t *testing.T, args ...string) string {
@@ -165,8 +175,9 @@ func pipelining(t *testing.T, addr string) {
 	}
 }
 
-// upgrade switches protocols, sends bytes through, and closes one way first.
-func upgrade(t *testing.T, addr string) {
+// upgrade offers to switch protocols. If it is taken, bytes go through, and one
+// way is closed first.
+func upgrade(t *testing.T, addr string) (status int) {
 	nc := dial(t, addr)
 	fmt.Fprintf(nc, "GET /echo HTTP/1.1\r\nHost: app.demo\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 	br := bufio.NewReader(nc)
@@ -175,7 +186,10 @@ func upgrade(t *testing.T, addr string) {
 		t.Fatal(err)
 	}
 	if res.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("got %s, want 101", res.Status)
+		if _, err := io.ReadAll(res.Body); err != nil {
+			t.Error(err)
+		}
+		return res.StatusCode
 	}
 	sent := loaf()[:1<<20]
 	go nc.Write(sent)
@@ -187,6 +201,7 @@ func upgrade(t *testing.T, addr string) {
 	if rest, err := io.ReadAll(br); err != nil || len(rest) != 0 {
 		t.Errorf("after half-close: got %d bytes, %v; want the end", len(rest), err)
 	}
+	return res.StatusCode
 }
 
 // carry runs every exchange of the application over the path, but those that

@@ -180,7 +180,7 @@ func sockets(t testing.TB) (*net.TCPConn, *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { a.Close(); b.Close() })
+	t.Cleanup(func() { b.Close() }) // a belongs to the connection under test
 	return a.(*net.TCPConn), b.(*net.TCPConn)
 }
 

@@ -89,8 +89,9 @@ func FuzzDecode(f *testing.F) {
 		f.Add(out, true)
 	}
 	for i := range samples {
-		text, _ := samples[i].place(samples[i].bad)
-		f.Add([]byte(text), false)
+		if text, _ := samples[i].place(samples[i].bad); len(text) < 2000 { // long seeds cost minutes to minimise
+			f.Add([]byte(text), false)
+		}
 	}
 	f.Add([]byte(head+"services: &a [*a, {<<: *a}]\nmetadata: {name: x}\n---\n"+head+"metadata: {name: y}\n"), false)
 	f.Add([]byte(head+policy+farR), false)
@@ -115,7 +116,7 @@ func FuzzDecode(f *testing.F) {
 			if p.File != name || p.Line < 1 || p.Column < 1 || p.Code.Meaning() == "" || p.Message == "" || p.Fix == "" || p.Object.Kind == "" {
 				t.Fatalf("%+v lacks something", p)
 			}
-			if p.Line > bytes.Count(text, []byte("\n"))+2 {
+			if p.Line > len(text)+1 { // YAML has five sorts of line break
 				t.Fatalf("%s is beyond the end", p.String())
 			}
 		}

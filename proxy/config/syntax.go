@@ -53,7 +53,7 @@ func documents(f *File, each func(root *yaml.Node)) *syntaxError {
 			return nil
 		}
 		if err != nil {
-			return yamlError(err)
+			return yamlError(err, f.Data)
 		}
 		if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 {
 			continue
@@ -69,18 +69,29 @@ func documents(f *File, each func(root *yaml.Node)) *syntaxError {
 	}
 }
 
-var yamlLine = regexp.MustCompile(`^line (\d+): `)
+var (
+	yamlLine   = regexp.MustCompile(`^line (\d+): `)
+	yamlAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+)
 
 // yamlError reads the line out of the parser's message, the only place where
-// it is.
-func yamlError(err error) *syntaxError {
+// it is. What its grammar refuses it counts from 0, what its scanner refuses
+// from 1, and the first line it leaves out.
+func yamlError(err error, text []byte) *syntaxError {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
 	at := Pos{1, 1}
 	if m := yamlLine.FindStringSubmatch(message); m != nil {
+		message = message[len(m[0]):]
 		if line, err := strconv.Atoi(m[1]); err == nil && line > 0 {
 			at.Line = int32(line)
+			if strings.HasPrefix(message, "did not find expected ") {
+				at.Line++
+			}
 		}
-		message = message[len(m[0]):]
+	}
+	if m := yamlAnchor.FindStringSubmatch(message); m != nil {
+		before, _, _ := bytes.Cut(text, []byte("*"+m[1]))
+		at.Line += int32(bytes.Count(before, []byte("\n")))
 	}
 	return &syntaxError{at: at, message: message}
 }

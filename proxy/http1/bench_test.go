@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
@@ -90,6 +91,9 @@ func (r *relay) next(t *turn.Turn) {
 
 // TestSteadyStateAllocations holds the relay of both heads to no allocation.
 func TestSteadyStateAllocations(t *testing.T) {
+	if buf.Check || !pooled {
+		t.Skip("this build's buffers allocate")
+	}
 	const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"
 	const post = "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;x=\"y\"\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"
 	for _, row := range []struct{ name, request, response string }{
