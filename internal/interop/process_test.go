@@ -28,6 +28,7 @@ const (
 type process struct {
 	name string
 	dir  string // its own folder, for configuration and logs
+	cmd  *exec.Cmd
 	log  lockedBuffer
 	stop context.CancelFunc
 	done chan struct{} // closed when it has ended
@@ -67,6 +68,7 @@ func start(t *testing.T, dir, path string, args []string, listens ...string) *pr
 		cancel()
 		t.Fatalf("start %s: %v", p.name, err)
 	}
+	p.cmd = cmd
 	go p.wait(cmd)
 	t.Cleanup(func() {
 		p.kill()
@@ -94,24 +96,52 @@ func (p *process) wait(cmd *exec.Cmd) {
 }
 
 // listening waits until addr accepts a connection.
-func (p *process) listening(addr string) error {
+func (p *process) listening(addr string) (err error) {
+	ok := poll(func() bool {
+		var nc net.Conn
+		if nc, err = net.DialTimeout("tcp", addr, time.Second); err == nil {
+			nc.Close()
+		}
+		return err == nil || p.ended()
+	})
+	if ok && err != nil {
+		return fmt.Errorf("it ended: %w", errors.Join(p.err, err))
+	}
+	return err
+}
+
+// ended reports whether the program has ended.
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// until waits for something that the program does.
+func (p *process) until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	if !poll(done) {
+		t.Fatalf("%s: waited in vain for %s", p.name, what)
+	}
+}
+
+// poll asks until the answer is yes, or startTimeout has passed.
+func poll(done func() bool) bool {
 	deadline := time.NewTimer(startTimeout)
 	defer deadline.Stop()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
-	for {
-		nc, err := net.DialTimeout("tcp", addr, time.Second)
-		if err == nil {
-			return nc.Close()
-		}
+	for !done() {
 		select {
 		case <-again.C:
-		case <-p.done:
-			return fmt.Errorf("it ended: %w", errors.Join(p.err, err))
 		case <-deadline.C:
-			return err
+			return false
 		}
 	}
+	return true
 }
 
 // files returns the logs that the program wrote into its folder.
@@ -130,21 +160,16 @@ func (p *process) files() string {
 // write their logs some time after they have answered.
 func eventually(t *testing.T, file, want string) string {
 	t.Helper()
-	deadline := time.NewTimer(startTimeout)
-	defer deadline.Stop()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for {
-		text, err := os.ReadFile(file)
-		if err == nil && strings.Contains(string(text), want) {
-			return string(text)
-		}
-		select {
-		case <-again.C:
-		case <-deadline.C:
-			t.Fatalf("%s: got %q, %v; want it to contain %q", filepath.Base(file), text, err, want)
-		}
+	var text []byte
+	var err error
+	found := poll(func() bool {
+		text, err = os.ReadFile(file)
+		return err == nil && strings.Contains(string(text), want)
+	})
+	if !found {
+		t.Fatalf("%s: got %q, %v; want it to contain %q", filepath.Base(file), text, err, want)
 	}
+	return string(text)
 }
 
 // loopback returns a free address. Its port lies below those that the system
