@@ -108,8 +108,10 @@ func (s *Stream) Write(t *turn.Turn, p []byte) {
 	}
 	if s.queued == 0 && c.ring.head == nil { // nobody waits, so nobody is overtaken
 		n := int(min(int64(len(p)), s.sendWin, c.sendWin))
-		if n > 0 && c.outRoom(n) < n {
-			n = max(0, c.outRoom(n)/c.peer.send*c.peer.send) // whole frames only
+		if n > 0 {
+			if room := c.outRoom(n); room < n {
+				n = max(0, room/c.peer.send*c.peer.send) // whole frames only
+			}
 		}
 		if n > 0 {
 			c.appendData(t, s, p[:n])
