@@ -109,23 +109,27 @@ func (m *Meta) Key() Key { return Key{m.Namespace, m.Name} }
 // Broken is an object that the document holds and that cannot be used as it is
 // written.
 type Broken struct {
-	ID     ID
-	Origin *Origin
-	File   string
-	At     Pos
+	ID     ID      `json:"id"`
+	Origin *Origin `json:"origin,omitempty"`
+	File   string  `json:"-"`
+	At     Pos     `json:"-"`
 	// Section is set when no object of the kind could be read, not even its name.
-	Section bool
+	Section bool `json:"section,omitempty"`
 	// Inactive is set when the kind is known and this version does not run it.
-	Inactive bool
+	Inactive bool `json:"inactive,omitempty"`
 	// Role says what follows when the object has no good version.
-	Role Role
+	Role Role `json:"role"`
 	// Targets are the objects that it guards or routes for; nil when that could
 	// not be read either.
-	Targets []Target
+	Targets []Target `json:"targets"`
 }
 
 // A Target is an object that another one attaches to.
-type Target struct{ Kind, Namespace, Name string }
+type Target struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
 
 // A Role says what an object is for, and so what its absence must not allow.
 type Role uint8

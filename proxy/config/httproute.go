@@ -249,7 +249,7 @@ func (h *HTTPRoute) targets() []Target {
 	var out []Target
 	for i := range h.ParentRefs {
 		p := &h.ParentRefs[i]
-		out = append(out, Target{p.Kind, p.Namespace, p.Name})
+		out = append(out, Target{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name})
 	}
 	return out
 }

@@ -133,6 +133,16 @@ func (s *Service) Port(number int32) *ServicePort {
 	return nil
 }
 
+// Is reports whether a reference means the service. A ServiceEntry is one of our
+// services: by its own name, or by that of its origin.
+func (s *Service) Is(kind, namespace, name string) bool {
+	if s.Namespace == namespace && s.Name == name {
+		return kind == "Service" || kind == "ServiceEntry"
+	}
+	o := s.Origin
+	return kind == "ServiceEntry" && o != nil && o.Kind == kind && o.Namespace == namespace && o.Name == name
+}
+
 // Target returns the port to dial at the endpoint for a port of its service.
 func (e *Endpoint) Target(p *ServicePort) int32 {
 	for i := range e.Ports {

@@ -167,15 +167,13 @@ func (m *merge) judge(b *Broken) {
 // cannot be told it is all that it could stand before: those of its namespace,
 // or every one if it lies in the waypoint's own.
 func (c *Config) guarded(b *Broken) []Key {
-	every, namespace := b.Section, false
-	keys := make(map[Key]bool)
-	if b.Targets == nil {
-		namespace = true
-	}
+	every, namespace := b.Section, b.Targets == nil
+	var targets []Target
 	for _, t := range b.Targets {
 		switch t.Kind {
 		case "Service", "ServiceEntry":
-			keys[Key{cmp.Or(t.Namespace, b.ID.Namespace), t.Name}] = true
+			t.Namespace = cmp.Or(t.Namespace, b.ID.Namespace)
+			targets = append(targets, t)
 		case "Gateway":
 			every = every || t.Name == c.Metadata.Name
 		case "GatewayClass":
@@ -187,11 +185,8 @@ func (c *Config) guarded(b *Broken) []Key {
 	every = every || namespace && b.ID.Namespace == c.Metadata.Namespace
 	var out []Key
 	for _, s := range c.Services {
-		named := keys[s.Key()]
-		if o := s.Origin; o != nil && o.Kind == "ServiceEntry" {
-			named = named || keys[Key{o.Namespace, o.Name}]
-		}
-		if every || named || namespace && s.Namespace == b.ID.Namespace {
+		if every || namespace && s.Namespace == b.ID.Namespace ||
+			slices.ContainsFunc(targets, func(t Target) bool { return s.Is(t.Kind, t.Namespace, t.Name) }) {
 			out = append(out, s.Key())
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,12 +23,20 @@ const (
 // State keeps the document in force over a restart, in a directory of its own.
 // Without it an object that is bad at start fails closed.
 //
-// The file is one line with the hash of what follows, then the document as
-// JSON. It is replaced in one step, so it is whole or it is the one before; a
-// file that its hash does not fit is ignored.
+// The file is one line with the hash of what follows: the document as JSON, and
+// the objects that it held and that were not in force. Without these a restart
+// with an unreadable document would open what they had closed. The file is
+// replaced in one step, so it is whole or it is the one before; a file that its
+// hash does not fit is ignored.
 type State struct {
 	dir  string
 	last [sha256.Size]byte // of what the file holds, as far as this process knows
+}
+
+// kept is what the file holds.
+type kept struct {
+	Document json.RawMessage `json:"document"`
+	Broken   []Broken        `json:"broken,omitempty"`
 }
 
 // NewState returns the state in dir, which Save makes if need be.
@@ -49,14 +58,21 @@ func (s *State) Load() (*Config, []Problem) {
 	if string(f.Data[:end]) != stateHead(body) {
 		return nil, []Problem{s.ignored(name, "it is torn or was changed by hand")}
 	}
-	c, problems := decode([]File{{Name: name, Data: body}}, maxState)
+	var k kept
+	if err := json.Unmarshal(body, &k); err != nil {
+		return nil, []Problem{s.ignored(name, err.Error())}
+	}
+	c, problems := decode([]File{{Name: name, Data: k.Document}}, maxState)
 	if c == nil {
 		return nil, []Problem{s.ignored(name, problems[len(problems)-1].Message)}
 	}
 	var out []Problem
 	if n := len(c.Broken); n > 0 {
 		out = []Problem{s.ignored(name, fmt.Sprintf("%d of its objects are not understood by this version, the first because: %s", n, problems[0].Message))}
-		c.Broken = nil
+	}
+	for _, b := range k.Broken {
+		b.Role = min(b.Role, RolePolicy) // a later version may know others
+		c.Broken = append(c.Broken, b)
 	}
 	s.last = sha256.Sum256(body)
 	return c, out
@@ -65,17 +81,31 @@ func (s *State) Load() (*Config, []Problem) {
 func (s *State) ignored(name, why string) Problem {
 	return Problem{
 		Code: CodeState, Severity: Warning, File: name, Line: 1, Column: 1, Object: ID{Kind: DocumentKind},
-		Message: "the last good document is ignored: " + why,
+		Message: "the last good document, or part of it, is ignored: " + why,
 		Fix:     "nothing: it is written anew when a document is accepted",
 	}
 }
 
-// Save writes the document in force. It does nothing if that is what the file
-// holds.
+// Save writes what is in force, as Settle has returned it. It does nothing if
+// that is what the file holds.
 func (s *State) Save(c *Config) error {
-	body, err := EncodeJSON(c)
+	doc, err := EncodeJSON(c)
 	if err != nil {
 		return err
+	}
+	good := make(map[ID]bool)
+	for _, n := range c.Objects() {
+		good[n.ID] = true
+	}
+	k := kept{Document: doc}
+	for i := range c.Broken {
+		if b := &c.Broken[i]; !good[b.ID] { // what kept its last good version is whole again
+			k.Broken = append(k.Broken, *b)
+		}
+	}
+	body, err := json.Marshal(k)
+	if err != nil {
+		return fmt.Errorf("save last good document: %w", err)
 	}
 	sum := sha256.Sum256(body)
 	if sum == s.last {

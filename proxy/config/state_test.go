@@ -37,6 +37,45 @@ func TestStateSurvivesRestart(t *testing.T) {
 	}
 }
 
+// TestStateKeepsWhatIsClosed restarts with a document that cannot be read at
+// all: what policies and routes had closed stays closed.
+func TestStateKeepsWhatIsClosed(t *testing.T) {
+	for _, text := range []string{
+		"services:\n" + goodA + goodB + policy,
+		"services:\n" + goodA + goodB + badR,
+		"services:\n" + goodA + "- {name: c, namespace: far, ports: [{port: 1}]}\n" + farR,
+		"services:\n" + goodA + "authorizationPolicies:\n- {name: p, selector: {}}\n",
+		"services:\n" + goodA + goodB + "authorizationPolicies: {}\n",
+		"services:\n" + goodA + goodB + "authorizationPolicies: [{}]\n",
+	} {
+		dir := t.TempDir()
+		before := Settle(nil, document(t, text))
+		if len(before.Config.Closed) == 0 {
+			t.Fatalf("nothing is closed by %s", text)
+		}
+		if err := NewState(dir).Save(before.Config); err != nil {
+			t.Fatal(err)
+		}
+		last, problems := NewState(dir).Load()
+		if len(problems) > 0 {
+			t.Fatal(lines(problems))
+		}
+		if got, want := Settle(nil, last).state(), before.state(); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+	// What kept its last good version is not closed by having been broken.
+	dir := t.TempDir()
+	good := Settle(nil, document(t, "services:\n"+goodA+goodR))
+	if err := NewState(dir).Save(Settle(good.Config, document(t, "services:\n"+goodA+badR)).Config); err != nil {
+		t.Fatal(err)
+	}
+	last, _ := NewState(dir).Load()
+	if got, want := Settle(nil, last).state(), "2/2 a:80, r→a"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 func TestNoStateIsNoProblem(t *testing.T) {
 	c, problems := NewState(filepath.Join(t.TempDir(), "none")).Load()
 	if c != nil || len(problems) > 0 {
@@ -78,17 +117,12 @@ func TestTornStateIsIgnored(t *testing.T) {
 // understand: the others are kept.
 func TestStateOfAnotherVersion(t *testing.T) {
 	dir := t.TempDir()
-	body := []byte(`{"apiVersion":"sandwich-mesh.io/v1alpha1","kind":"Waypoint","services":[{"name":"a","ports":[{"port":80}]},{"name":"b","later":1,"ports":[{"port":80}]}]}`)
-	c, problems := decode([]File{{"x.json", body}}, maxState)
-	if c == nil || len(c.Broken) != 1 || len(problems) != 1 {
-		t.Fatalf("got %s", lines(problems))
-	}
-	s := NewState(dir)
+	body := []byte(`{"document":{"apiVersion":"sandwich-mesh.io/v1alpha1","kind":"Waypoint","services":[{"name":"a","ports":[{"port":80}]},{"name":"b","later":1,"ports":[{"port":80}]}]}}`)
 	if err := os.WriteFile(filepath.Join(dir, stateFile), append([]byte(stateHead(body)), body...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, problems = s.Load()
-	if c == nil || len(c.Services) != 1 || len(c.Broken) != 0 || len(problems) != 1 || problems[0].Code != CodeState {
+	c, problems := NewState(dir).Load()
+	if c == nil || len(c.Services) != 1 || len(c.Broken) != 1 || len(problems) != 1 || problems[0].Code != CodeState {
 		t.Errorf("got %s, want service a and one warning", lines(problems))
 	}
 }
