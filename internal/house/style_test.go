@@ -214,51 +214,6 @@ func checkGoroutines(tr *tree) (bad []string) {
 	return bad
 }
 
-// checkSleeps: tests do not sleep but in fake time, inside the function that
-// they hand to synctest.Test.
-func checkSleeps(tr *tree) (bad []string) {
-	for _, f := range tr.gos {
-		if !f.test {
-			continue
-		}
-		inBubble := map[ast.Node]bool{}
-		bubbles := map[string]bool{} // functions handed over by name
-		ast.Inspect(f.file, func(n ast.Node) bool {
-			if call, ok := n.(*ast.CallExpr); ok && isCall(call, "synctest", "Test") {
-				for _, arg := range call.Args {
-					if id, ok := arg.(*ast.Ident); ok {
-						bubbles[id.Name] = true
-					}
-					ast.Inspect(arg, func(n ast.Node) bool { inBubble[n] = true; return true })
-				}
-			}
-			return true
-		})
-		for _, d := range f.file.Decls {
-			fn, ok := d.(*ast.FuncDecl)
-			if ok && bubbles[fn.Name.Name] {
-				continue
-			}
-			ast.Inspect(d, func(n ast.Node) bool {
-				if call, ok := n.(*ast.CallExpr); ok && isCall(call, "time", "Sleep") && !inBubble[n] {
-					bad = append(bad, tr.at(n)+": time.Sleep in a test outside synctest.Test")
-				}
-				return true
-			})
-		}
-	}
-	return bad
-}
-
-func isCall(call *ast.CallExpr, pkg, name string) bool {
-	sel, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok || sel.Sel.Name != name {
-		return false
-	}
-	x, ok := sel.X.(*ast.Ident)
-	return ok && x.Name == pkg && x.Obj == nil
-}
-
 var (
 	badFolder = regexp.MustCompile(`^(pkg|api|hack|utils?|common|helpers?|base|misc|shared)$`)
 	badType   = regexp.MustCompile(`(Manager|Helper|Utils?|Impl|Base)$`)
