@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bytes"
+	"sync"
 	"testing"
 
 	"github.com/sandwich-mesh/sandwich/internal/buf"
@@ -190,17 +191,46 @@ func BenchmarkRelay(b *testing.B) {
 	}
 }
 
+// A lockedSink costs what a real one does: a lock, and a copy into a buffer that
+// many writes share.
+type lockedSink struct {
+	discard
+	mu  sync.Mutex
+	out []byte
+}
+
+func (s *lockedSink) Write(_ *turn.Turn, p []byte) {
+	s.mu.Lock()
+	if len(s.out)+len(p) > cap(s.out) {
+		s.out = s.out[:0]
+	}
+	s.out = append(s.out, p...)
+	s.mu.Unlock()
+}
+
+// BenchmarkWriteChunk writes a chunk as bodyWriter does, and in three writes.
 func BenchmarkWriteChunk(b *testing.B) {
 	for _, row := range []struct {
 		name string
 		n    int
-	}{{"1KiB", 1 << 10}, {"16KiB", 16 << 10}} {
+	}{{"200B", 200}, {"1KiB", 1 << 10}, {"4000B", 4000}, {"16KiB", 16 << 10}} {
+		var to turn.Sink = &lockedSink{out: make([]byte, 0, 64<<10)}
+		c := &message.Chunk{Data: bytes.Repeat([]byte("x"), row.n)}
+		w := bodyWriter{mode: chunkedBody}
+		var tr turn.Turn
 		b.Run(row.name, func(b *testing.B) {
-			w := bodyWriter{mode: chunkedBody}
-			c := &message.Chunk{Data: bytes.Repeat([]byte("x"), row.n)}
-			var tr turn.Turn
 			for b.Loop() {
-				w.write(&tr, &discard{}, c)
+				w.write(&tr, to, c)
+			}
+		})
+		b.Run(row.name+"/apart", func(b *testing.B) {
+			for b.Loop() {
+				p := buf.Get(32)
+				p = appendSize(p, len(c.Data))
+				to.Write(&tr, p)
+				to.Write(&tr, c.Data)
+				to.Write(&tr, append(p[:0], "\r\n"...))
+				buf.Put(p)
 			}
 		})
 	}

@@ -109,6 +109,10 @@ func nextCoding(was coding, v []byte) coding {
 // connection takes in one Connection field. The names in it that are no options
 // of ours wait until the head is complete.
 func (r *headReader) connection(v []byte, name, value message.Span) *ParseError {
+	if string(v) == "keep-alive" { // what nearly every sender of one says
+		r.keepAlive = true
+		return nil
+	}
 	named := false
 	for option, rest := nextOption(v); option != nil; option, rest = nextOption(rest) {
 		if r.options++; int(r.options) > r.limits.Options {

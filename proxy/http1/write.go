@@ -21,10 +21,11 @@ const (
 // headRoom is more than a start line's fixed parts and the framing fields take.
 const headRoom = 160
 
-// coalesce is the largest run of body bytes that is copied to stand in one
-// write with its chunk framing; a larger one is written between two small ones.
-// BenchmarkWriteChunk, 1 KiB: 96 → 61 ns.
-const coalesce = 4<<10 - 32
+// coalesce is the largest run of body bytes that is copied to stand in one write
+// with its chunk framing: a small chunk then takes the sink's lock once, not
+// three times. BenchmarkWriteChunk/200B: 44 → 36 ns; from 4 KB on the copy costs
+// more than it saves.
+const coalesce = 1<<10 - 32
 
 // A bodyWriter holds a body to the length its head has told.
 type bodyWriter struct {

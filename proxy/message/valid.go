@@ -64,25 +64,25 @@ func equalFold[A, B string | []byte](a A, b B) bool {
 	return true
 }
 
+// Masks that act on the eight bytes of a word at once. With the high bits
+// cleared a sum never carries into the next byte, so each high bit of it answers
+// for its own byte: lo+ones*(0x80-n) says that the byte is n or more.
 const (
 	ones  = 0x0101010101010101
-	highs = 0x8080808080808080
+	highs = 0x80 * ones
 )
-
-// below marks (in its high bit) each byte of x that is less than n, n ≤ 128. Marks above the
-// lowest may be wrong, because a subtraction borrows; the lowest is right.
-func below(x, n uint64) uint64 { return (x - ones*n) &^ x & highs }
 
 // ValueEnd returns the length of the longest beginning of b that a field value
 // may have: no control but the tab (RFC 9110, section 5.5). In a line it stops
 // at the CR, so that one pass both checks the value and finds its end.
 //
-// Eight bytes at a time: BenchmarkValueEnd, 64 bytes: 42 → 6 ns.
+// Eight bytes at a time: BenchmarkValueEnd, 64 bytes: 38 → 13 ns.
 func ValueEnd(b []byte) int {
 	i := 0
 	for ; i+8 <= len(b); i += 8 {
 		x := binary.LittleEndian.Uint64(b[i:])
-		bad := below(x, 0x20) | below(x^ones*0x7f, 1)
+		lo := x &^ highs
+		bad := highs &^ ((lo+ones*(0x80-0x20))&^(lo+ones*(0x80-0x7f)) | x)
 		if bad == 0 {
 			continue
 		}
@@ -113,8 +113,9 @@ func TargetEnd(b []byte) int {
 	i := 0
 	for ; i+8 <= len(b); i += 8 {
 		x := binary.LittleEndian.Uint64(b[i:])
-		bad := below(x, 0x21) | below(x^ones*0x7f, 1) | below(x^ones*'#', 1) | x&highs
-		if bad != 0 {
+		lo := x &^ highs
+		good := (lo + ones*(0x80-0x21)) &^ (lo + ones*(0x80-0x7f)) & (lo ^ ones*'#' + ones*0x7f) &^ x
+		if bad := highs &^ good; bad != 0 {
 			return i + bits.TrailingZeros64(bad)/8
 		}
 	}
