@@ -133,6 +133,8 @@ func (c *Conn) engineClosed(err error) {
 // what it sends: to close with bytes unread would answer with RST, which may
 // overtake what we have sent (RFC 9112, section 9.6).
 func (c *Conn) linger() {
+	c.Flush(&c.turn) // the turn that closed may have work left before it ends
+	c.endTurn()
 	for !c.lingered() {
 		if c.pastEnd {
 			c.park()

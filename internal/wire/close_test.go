@@ -326,6 +326,31 @@ func TestPanicInAnothersTurn(t *testing.T) {
 	ea.wantServed(t)
 }
 
+// flushFunc is a Flusher.
+type flushFunc func(t *turn.Turn)
+
+func (f flushFunc) Flush(t *turn.Turn) { f(t) }
+
+// A panic while the turn ends closes the connection whose turn it was; what it
+// does after, in Closed, is flushed all the same.
+func TestPanicInFlush(t *testing.T) {
+	c, far, _ := plainPair(t, Options{})
+	e := newEngine()
+	flushed := make(chan struct{})
+	e.onFeed = func(tn *turn.Turn, _ []byte) error {
+		tn.Mark(flushFunc(func(*turn.Turn) { panic("boom") }))
+		return nil
+	}
+	e.onClosed = func(tn *turn.Turn) { tn.Mark(flushFunc(func(*turn.Turn) { close(flushed) })) }
+	serve(c, e)
+	far.Write([]byte("x"))
+	if _, ok := errors.AsType[*PanicError](e.wantClosed(t)); !ok {
+		t.Errorf("closed with %v, want a PanicError", e.err)
+	}
+	await(t, "a flush after the panic", flushed)
+	e.wantServed(t)
+}
+
 // What was written before Serve is told by Left once Serve has begun.
 func TestLeftBeforeServe(t *testing.T) {
 	c, far, _ := plainPair(t, Options{})

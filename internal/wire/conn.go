@@ -59,6 +59,7 @@ const (
 type Options struct {
 	// Park is how many received bytes may await Consume before the reader
 	// pauses; it goes on below half. 0 means never: the engine has windows.
+	// While it pauses, the peer's FIN or RST is not noticed.
 	Park int
 	// Wheel and Tick give the engine its ticks; both or none.
 	Wheel *wheel.Wheel
@@ -380,6 +381,14 @@ func (c *Conn) engineEOF() (keep bool) {
 
 func (c *Conn) endTurn() {
 	c.open = false
+	if !c.endOf(&c.turn) {
+		c.turn = turn.Turn{} // it stopped halfway and would never end again
+	}
+}
+
+// endOf ends a turn, and reports whether it did: a Flusher may have panicked.
+func (c *Conn) endOf(t *turn.Turn) (ended bool) {
 	defer c.rescue()
-	c.turn.End()
+	t.End()
+	return true
 }

@@ -53,10 +53,11 @@ func leaks(before int) int {
 
 // A testEngine does what its functions say and remembers what it was told.
 type testEngine struct {
-	onFeed func(t *turn.Turn, p []byte) error
-	onEOF  func(t *turn.Turn) bool
-	onLeft func(t *turn.Turn)
-	onTick func(t *turn.Turn)
+	onFeed   func(t *turn.Turn, p []byte) error
+	onEOF    func(t *turn.Turn) bool
+	onLeft   func(t *turn.Turn)
+	onTick   func(t *turn.Turn)
+	onClosed func(t *turn.Turn)
 
 	mu     sync.Mutex
 	lefts  int
@@ -116,6 +117,9 @@ func (e *testEngine) Tick(t *turn.Turn) {
 func (e *testEngine) Closed(t *turn.Turn, err error) {
 	e.note(&e.closes)
 	e.err = err
+	if e.onClosed != nil {
+		e.onClosed(t)
+	}
 	close(e.closed) // a second call panics
 }
 

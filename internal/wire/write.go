@@ -120,11 +120,6 @@ func (c *Conn) drain() {
 	c.mu.Unlock()
 }
 
-func (c *Conn) endOf(t *turn.Turn) {
-	defer c.rescue()
-	t.End()
-}
-
 // next chooses what to do, and takes what was written. Bytes that no turn asked
 // to flush yet stay, so that their turn's write stays one. Called with mu held.
 func (c *Conn) next(first bool) step {
