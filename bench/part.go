@@ -47,12 +47,16 @@ var parts = map[string]part{
 	},
 }
 
-// Part runs a part: "load", which reads a plan and prints its result, or one
-// that listens, prints its address and serves until in ends. So a part never
-// outlives who started it.
+// Part runs a part: "load", which reads a plan and prints results, "inside",
+// which is the engine and looks into itself, or one that listens, prints its
+// address and serves. All end when in ends, so a part never outlives who
+// started it.
 func Part(ctx context.Context, name, options string, in io.Reader, out io.Writer) error {
-	if name == "load" {
+	switch name {
+	case "load":
 		return loadPart(ctx, in, out)
+	case "inside":
+		return insidePart(ctx, options, in, out)
 	}
 	serve := parts[name]
 	if serve == nil {

@@ -146,6 +146,8 @@ var errNoFigure = errors.New("the scenario found no figure")
 func Scenarios() []Scenario {
 	return []Scenario{
 		harness(),
+		allocationsAndGoroutines(),
+		idleMemory(),
 		meshCost(32, 4, 1.35),
 		meshCost(256, 8, 1.50),
 		proxyCost(),

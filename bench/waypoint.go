@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -56,6 +58,31 @@ func (u upstream) document() (string, error) {
 	return strings.NewReplacer("VIP", service, "TARGET", port, "ADDRESS", host, "PROTOCOL", protocol).Replace(documentText), nil
 }
 
+// writeDocument writes the document for an upstream, in a directory of its own,
+// and returns the port of the tunnel, if there is one.
+func (r *Rig) writeDocument(u upstream) (file string, port uint16, err error) {
+	text, err := u.document()
+	if err != nil {
+		return "", 0, err
+	}
+	dir, err := os.MkdirTemp(r.dir, "waypoint-")
+	if err != nil {
+		return "", 0, err
+	}
+	if u.Tunnel != "" {
+		a, err := netip.ParseAddrPort(u.Tunnel)
+		if err != nil {
+			return "", 0, err
+		}
+		port = a.Port()
+	}
+	file = filepath.Join(dir, "waypoint.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return "", 0, fmt.Errorf("write configuration of the waypoint: %w", err)
+	}
+	return file, port, nil
+}
+
 // A waypoint is the proxy under test with its two ways in.
 type waypoint struct{ hbone, proxy *Process }
 
@@ -64,17 +91,9 @@ func (r *Rig) waypoint(ctx context.Context, cpu int, u upstream) (*waypoint, err
 	if r.Waypoint == "" {
 		return nil, errors.New("there is no waypoint binary to measure")
 	}
-	text, err := u.document()
+	file, port, err := r.writeDocument(u)
 	if err != nil {
 		return nil, err
-	}
-	dir, err := os.MkdirTemp(r.dir, "waypoint-")
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "waypoint.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-		return nil, fmt.Errorf("write configuration of the waypoint: %w", err)
 	}
 	hbone, err := freeAddr()
 	if err != nil {
@@ -87,9 +106,8 @@ func (r *Rig) waypoint(ctx context.Context, cpu int, u upstream) (*waypoint, err
 	certs := r.certs["waypoint"]
 	argv := []string{r.Waypoint, "serve", "--config", file, "--hbone-listen", hbone, "--proxy-listen", proxy,
 		"--cert", certs.Cert, "--key", certs.Key, "--roots", certs.Roots}
-	if u.Tunnel != "" {
-		_, port, _ := net.SplitHostPort(u.Tunnel)
-		argv = append(argv, "--tunnel-port", port)
+	if port != 0 {
+		argv = append(argv, "--tunnel-port", strconv.Itoa(int(port)))
 	}
 	p, err := r.Program(ctx, "waypoint", cpu, proxy, argv...)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -118,6 +119,7 @@ func (m *mesh) openStream(ctx context.Context, c *client, fields []h2.Field) err
 		}
 	}
 	x := &stream{client: c, mesh: m}
+	c.once = x.askOnce
 	var err error
 	m.conn.Run(func(t *turn.Turn) { x.s, err = m.engine.Open(t, x, fields, false) })
 	if err != nil {
@@ -165,6 +167,20 @@ func (m *mesh) resume() {
 			x.send(t, now)
 			x.Unlock()
 		}
+	})
+}
+
+// askOnce has a parked stream ask.
+func (x *stream) askOnce() {
+	m := x.mesh
+	m.mu.Lock()
+	m.parked = slices.DeleteFunc(m.parked, func(p *stream) bool { return p == x })
+	m.mu.Unlock()
+	x.run.active.Add(1)
+	m.conn.Run(func(t *turn.Turn) {
+		x.Lock()
+		x.send(t, time.Now())
+		x.Unlock()
 	})
 }
 

@@ -35,8 +35,10 @@ func (r *Run) connectPlain(ctx context.Context) error {
 			}
 			r.atEnd(func() { nc.Close() })
 			r.active.Add(1)
+			turn := make(chan struct{})
+			c.once = func() { turn <- struct{}{} }
 			r.wg.Go(func() {
-				c.converse(nc, head)
+				c.converse(nc, head, turn)
 				r.active.Add(-1)
 			})
 		}
@@ -45,9 +47,9 @@ func (r *Run) connectPlain(ctx context.Context) error {
 }
 
 // converse asks and listens until the connection ends.
-func (c *client) converse(nc net.Conn, head []byte) {
+func (c *client) converse(nc net.Conn, head []byte, turn <-chan struct{}) {
 	buf := make([]byte, min(readBuffer, max(8<<10, c.group.Answer)))
-	for c.await() {
+	for c.await(turn) {
 		if err := c.exchange(nc, buf, head); err != nil {
 			c.run.fail("stream %d (%s): %v", c.id, c.group.Name, err)
 			return
@@ -56,8 +58,9 @@ func (c *client) converse(nc net.Conn, head []byte) {
 	}
 }
 
-// await holds the stream while the run rests, and reports whether it goes on.
-func (c *client) await() bool {
+// await holds the stream while the run rests and it is not the stream's turn,
+// and reports whether it goes on.
+func (c *client) await(turn <-chan struct{}) bool {
 	r := c.run
 	for {
 		switch r.phase.Load() {
@@ -69,8 +72,13 @@ func (c *client) await() bool {
 		gate := r.opened()
 		if r.phase.Load() == resting { // else the gate is the one after
 			r.active.Add(-1)
-			<-gate
-			r.active.Add(1)
+			select {
+			case <-gate:
+				r.active.Add(1)
+			case <-turn:
+				r.active.Add(1)
+				return true
+			}
 		}
 	}
 }

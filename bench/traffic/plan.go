@@ -42,6 +42,9 @@ type Measure struct {
 	Warm time.Duration // load that is not counted
 	For  time.Duration // load that is
 	Stay bool          // the streams go on afterwards instead of resting
+	// Each has every stream ask once, one after the other, and measures nothing:
+	// so that many streams are idle that have been used.
+	Each bool
 }
 
 // A Result is what came of a Measure.
@@ -50,6 +53,7 @@ type Result struct {
 	CPU     time.Duration // of the process PID
 	Own     time.Duration // of the load process
 	Groups  []GroupResult
+	Total   int64    // answers since the run began, counted or not
 	Errors  int64    // since the run began
 	Why     []string // the first few of them
 }

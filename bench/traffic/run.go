@@ -54,6 +54,7 @@ type client struct {
 	req   request
 	ans   answer
 	began time.Time
+	once  func() // has the parked stream ask
 
 	// Read by Measure at any time.
 	done  atomic.Int64
@@ -200,6 +201,9 @@ func (r *Run) counts() (c counts) {
 // Measure has the streams work for a while, counts from one moment to another,
 // and reads the CPU time of the watched process at the same two moments.
 func (r *Run) Measure(ctx context.Context, m Measure) (*Result, error) {
+	if m.Each {
+		return r.each(ctx)
+	}
 	for _, g := range r.groups {
 		g.hist.reset()
 	}
@@ -240,6 +244,27 @@ func (r *Run) Measure(ctx context.Context, m Measure) (*Result, error) {
 	return res, nil
 }
 
+// each has every stream ask once. They rest before and afterwards.
+func (r *Run) each(ctx context.Context) (*Result, error) {
+	for _, g := range r.groups {
+		for _, c := range g.clients {
+			before := c.done.Load()
+			c.once()
+			for c.done.Load() == before && r.errs.Load() == 0 {
+				if err := sleep(ctx, 50*time.Microsecond); err != nil {
+					return nil, fmt.Errorf("stream %d (%s): %w", c.id, g.Name, err)
+				}
+			}
+		}
+	}
+	if err := r.rest(ctx); err != nil {
+		return nil, err
+	}
+	res, now := &Result{}, r.counts()
+	r.fill(res, now, now, false)
+	return res, nil
+}
+
 // fill puts the clients' counts into res. Streams that got nothing are errors
 // if they stay: those that rest have been seen to finish.
 func (r *Run) fill(res *Result, from, to counts, stay bool) {
@@ -258,6 +283,9 @@ func (r *Run) fill(res *Result, from, to counts, stay bool) {
 			i++
 		}
 		res.Groups = append(res.Groups, gr)
+	}
+	for _, n := range r.counts().done {
+		res.Total += n
 	}
 	r.mu.Lock()
 	res.Errors, res.Why = r.errs.Load(), append([]string(nil), r.why...)

@@ -84,6 +84,13 @@ func TestRunsRestAndResume(t *testing.T) {
 		if err := res.Err(); err != nil {
 			t.Fatal(err)
 		}
+		before := res.Total
+		if res, err = run.Measure(ctx, Measure{Each: true}); err != nil {
+			t.Fatal(err)
+		}
+		if got := res.Total - before; got != 8 {
+			t.Errorf("each of 8 streams asked once: %d answers", got)
+		}
 		rested := run.counts()
 		if err := sleep(ctx, 10*time.Millisecond); err != nil {
 			t.Fatal(err)
@@ -152,6 +159,17 @@ func TestTunnels(t *testing.T) {
 					t.Fatal(err)
 				}
 				requests += res.Requests()
+				before := res.Total
+				if res, err = run.Measure(ctx, Measure{Each: true}); err != nil {
+					t.Fatal(err)
+				}
+				streams := 0
+				for _, g := range tc.groups {
+					streams += g.Streams
+				}
+				if got := res.Total - before; got != int64(streams) {
+					t.Errorf("each of %d streams asked once: %d answers", streams, got)
+				}
 			}
 			if requests == 0 {
 				t.Error("no request was answered")
