@@ -3,6 +3,7 @@
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PKG     ?= ./...
 IMAGE   ?= sandwich-waypoint:$(VERSION)
 FUZZTIME ?= 10s
 
@@ -19,7 +20,7 @@ build: ## the programs, into bin/
 # answered from the cache (internal/needs).
 test: vet ## everything that go test knows, and what was missing for it
 	@missing=$$(mktemp) && status=0; \
-	SANDWICH_MISSING=$$missing $(GO) test ./... || status=$$?; \
+	SANDWICH_MISSING=$$missing $(GO) test $(PKG) || status=$$?; \
 	if [ -s $$missing ]; then \
 	  echo; echo "Not tested, because this machine lacks:"; \
 	  sort -u $$missing | awk -F': skips ' '{ n[$$1]++; t[$$1] = t[$$1] "\n      " $$2 } END { for (w in n) print "  " w " (" n[w] " skipped)" t[w] }'; \
@@ -28,17 +29,17 @@ test: vet ## everything that go test knows, and what was missing for it
 	rm -f $$missing; exit $$status
 
 vet:
-	$(GO) vet ./...
+	$(GO) vet $(PKG)
 
 race: ## the same with the race detector
-	$(GO) test -race ./...
+	$(GO) test -race $(PKG)
 
 housecheck: ## the same with owner checks, and returned buffers poisoned
-	$(GO) vet -tags housecheck ./...
-	$(GO) test -tags housecheck ./...
+	$(GO) vet -tags housecheck $(PKG)
+	$(GO) test -tags housecheck $(PKG)
 
 fuzz: ## every fuzz target for FUZZTIME
-	@set -e; for pkg in $$($(GO) list ./...); do \
+	@set -e; for pkg in $$($(GO) list $(PKG)); do \
 	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "fuzz $$pkg $$target"; \
 	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
