@@ -10,7 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/refpool"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
+	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
 )
 
 // exitCode is an error that has been shown already.
@@ -84,8 +87,10 @@ func check(path string) *findings {
 	f := &findings{Config: path, Problems: []config.Problem{}, Closed: []closed{}}
 	c, problems := config.Load(path)
 	if c != nil {
-		s := config.Settle(nil, c)
-		problems = append(problems, config.References(s.Config)...)
+		snap, found := snapshot.Compile(c, nil, snapshot.Env{Registry: kinds(), Shared: new(refpool.Pool), Pool: hbone.NewPool(hbone.PoolOptions{})})
+		s := snap.Settled()
+		snap.Retire()
+		problems = append(problems, found...)
 		problems = append(problems, config.Lint(s.Config)...)
 		config.Sort(problems)
 		f.Objects = objects{s.Active, s.Total}

@@ -136,9 +136,11 @@ func (f *serveFlags) document(p *proxy.Proxy, log *slog.Logger) (func(*config.Co
 		return p.Apply, report
 	}
 	state := config.NewState(f.stateDir)
-	if last, problems := state.Load(); last != nil {
-		p.Apply(last)
-	} else if len(problems) > 0 {
+	last, problems := state.Load()
+	if last != nil {
+		problems = append(problems, p.Apply(last)...)
+	}
+	if len(problems) > 0 {
 		report(problems)
 	}
 	return func(c *config.Config) []config.Problem {

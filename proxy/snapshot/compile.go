@@ -52,15 +52,14 @@ func Compile(c *config.Config, prev *Snapshot, env Env) (*Snapshot, []config.Pro
 	}}
 	b.out.pins.Store(1)
 	b.build()
-	return b.out, append(problems, b.problems...)
+	return b.out, append(problems, config.References(settled.Config)...)
 }
 
 // A builder is one Compile.
 type builder struct {
-	env      Env
-	c        *config.Config
-	out      *Snapshot
-	problems []config.Problem
+	env Env
+	c   *config.Config
+	out *Snapshot
 
 	workloads map[config.Key]*config.Workload
 	byAddress map[netip.Addr]*config.Workload

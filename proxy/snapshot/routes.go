@@ -115,20 +115,9 @@ func (b *builder) attaches(h *config.HTTPRoute, s *config.Service, port *config.
 		if p.Port != 0 && p.Port != port.Port {
 			continue
 		}
-		switch p.Kind {
-		case "Gateway":
-			if p.Name == b.c.Metadata.Name && p.Namespace == b.c.Metadata.Namespace {
-				return true
-			}
-		case "ServiceEntry":
-			if o := s.Origin; o != nil && o.Kind == "ServiceEntry" && o.Name == p.Name && o.Namespace == p.Namespace {
-				return true
-			}
-			fallthrough
-		default:
-			if p.Name == s.Name && p.Namespace == s.Namespace {
-				return true
-			}
+		gateway := p.Kind == "Gateway" && p.Name == b.c.Metadata.Name && p.Namespace == b.c.Metadata.Namespace
+		if gateway || s.Is(p.Kind, p.Namespace, p.Name) {
+			return true
 		}
 	}
 	return false
@@ -198,6 +187,11 @@ func (b *builder) route(s *config.Service, port *config.ServicePort, h *config.H
 // find returns the service and the port that a backend reference means.
 func (b *builder) find(ref *config.HTTPBackendRef) (*config.Service, *config.ServicePort) {
 	s := b.services[config.Key{Namespace: ref.Namespace, Name: ref.Name}]
+	for i := 0; s == nil && ref.Kind == "ServiceEntry" && i < len(b.c.Services); i++ {
+		if one := b.c.Services[i]; one.Is(ref.Kind, ref.Namespace, ref.Name) {
+			s = one
+		}
+	}
 	if s == nil {
 		return nil, nil
 	}
