@@ -139,6 +139,8 @@ var controls = []struct {
 	{"nameless goroutine", "goroutines", "proxy/x.go", "package proxy\n\nfunc run() { go func() {}() }\n", "without a name"},
 	{"sleep", "sleeps", "proxy/x_test.go", "package proxy\n\nimport \"time\"\n\nfunc nap() { time.Sleep(1) }\n", "time.Sleep in a test"},
 	{"sleep by another's hand", "sleeps", "proxy/x_test.go", "package proxy\n\nimport \"testing\"\n\nfunc TestB(t *testing.T) { pass() }\n", "proxy_test.go:23: time.Sleep in a test"},
+	{"program", "missing", "proxy/x_test.go", "package proxy\n\nimport \"os/exec\"\n\nfunc find() { exec.LookPath(\"node\") }\n", "ask needs.Program"},
+	{"data", "missing", "proxy/x_test.go", "package proxy\n\nconst data = \"../../shared/testdata/x\"\n", "ask needs.Data"},
 	{"folder", "names", "internal/util/doc.go", docOf("util"), "a folder's name says"},
 	{"repeats its parent", "names", "filters/jwtfilter/doc.go", docOf("jwtfilter"), "does not repeat"},
 	{"type", "names", "proxy/x.go", "package proxy\n\ntype ConnManager struct{}\n", "a type's name says"},

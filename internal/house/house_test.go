@@ -17,6 +17,7 @@ var rules = []struct {
 	{"globals", checkGlobals},
 	{"goroutines", checkGoroutines},
 	{"sleeps", checkSleeps},
+	{"missing", checkMissing},
 	{"names", checkNames},
 	{"words", checkWords},
 	{"pages", checkPages},

@@ -3,6 +3,7 @@ package house
 import (
 	"go/ast"
 	"slices"
+	"strings"
 )
 
 // checkSleeps: tests do not sleep but in fake time: inside the function that
@@ -123,4 +124,28 @@ func isCall(call *ast.CallExpr, pkg, name string) bool {
 	}
 	x, ok := sel.X.(*ast.Ident)
 	return ok && x.Name == pkg && x.Obj == nil
+}
+
+// checkMissing: a test asks internal/needs for programs and for data from
+// beside the repository, so that what is missing fails CI and is named elsewhere.
+func checkMissing(tr *tree) (bad []string) {
+	for _, f := range tr.gos {
+		if !f.test || among("internal/needs internal/house", f.pkg) {
+			continue
+		}
+		ast.Inspect(f.file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				if isCall(n, "exec", "LookPath") {
+					bad = append(bad, tr.at(n)+": exec.LookPath in a test: ask needs.Program")
+				}
+			case *ast.BasicLit:
+				if strings.Contains(n.Value, "shared/testdata") {
+					bad = append(bad, tr.at(n)+": a path beside the repository in a test: ask needs.Data")
+				}
+			}
+			return true
+		})
+	}
+	return bad
 }
