@@ -459,3 +459,59 @@ func TestDrainWithoutAnswer(t *testing.T) {
 		}
 	})
 }
+
+// A frame or a head that never gets finished costs its connection, however
+// slowly it trickles; one that only happens to be in the middle at each Tick
+// does not.
+func TestUnfinishedFrames(t *testing.T) {
+	block := newTestConn(t, Options{}).block(getFields...)
+	for name, begin := range map[string]func(tc *testConn){
+		"frame header": func(tc *testConn) { tc.in.Write([]byte{0, 0}) },
+		"payload":      func(tc *testConn) { tc.raw(framePing, 0, 0, make([]byte, 8)...); tc.in.Truncate(12) },
+		"head":         func(tc *testConn) { tc.raw(frameHeaders, 0, 1, block...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tc := newServer(t, Options{})
+				begin(tc)
+				tc.feed()
+				tc.tick(10 * time.Second)
+				if tc.sink.closed {
+					t.Fatal("closed too early")
+				}
+				tc.tick(time.Second)
+				tc.wantGoAway(0, CodeEnhanceYourCalm)
+			})
+		})
+	}
+	t.Run("trickle", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tc := newServer(t, Options{})
+			tc.raw(frameHeaders, 0, 1, block...)
+			for range 5 {
+				tc.feed()
+				tc.tick(2 * time.Second)
+				tc.fw.WriteContinuation(1, false, nil)
+			}
+			tc.tick(time.Second)
+			tc.wantGoAway(0, CodeEnhanceYourCalm)
+		})
+	})
+	t.Run("control", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tc := newServer(t, Options{})
+			tc.raw(framePing, 0, 0, make([]byte, 8)...)
+			ping := append([]byte(nil), tc.in.Bytes()...)
+			tc.in.Truncate(12)
+			for range 30 {
+				tc.feed()
+				tc.tick(time.Second)
+				tc.in.Write(ping[12:])
+				tc.in.Write(ping[:12])
+			}
+			if tc.sink.closed {
+				t.Error("closed, although each frame was finished in a second")
+			}
+		})
+	})
+}

@@ -120,7 +120,8 @@ type Conn struct {
 	in recvState
 
 	// Atomic.
-	heard atomic.Bool // something was received since the last Tick
+	heard atomic.Bool   // something was received since the last Tick
+	owes  atomic.Uint64 // which frame the peer has begun and not finished, or 0
 
 	mu sync.Mutex
 

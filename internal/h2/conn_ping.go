@@ -15,6 +15,9 @@ const (
 	// settingsTimeout is how long the peer may take to acknowledge SETTINGS
 	// (RFC 9113, section 6.5.3); it covers a client that never sends a preface.
 	settingsTimeout = 10 * time.Second
+	// frameTimeout is how long a frame, but DATA, or a head in pieces may take
+	// from its first byte to its last.
+	frameTimeout = 10 * time.Second
 	// closeGrace is how long the transport may take to end after the last
 	// frame before it is aborted.
 	closeGrace = 2 * time.Second
@@ -36,6 +39,8 @@ type pingState struct {
 	last   time.Time // something was received, as far as Tick knows
 	sent   time.Time // the PING that waits for an answer, or zero
 	faded  time.Time
+	owes   uint64    // what c.owes said when it last changed
+	owed   time.Time // which was here
 	drain  time.Time // the first GOAWAY of two
 	closed time.Time // the first Tick after the sink was told to close
 }
@@ -44,7 +49,8 @@ func (p *pingState) start(now time.Time) {
 	p.began, p.last, p.faded = now, now, now
 }
 
-// Tick keeps time: call it every second or so.
+// Tick keeps time: call it every second or so. A connection without it has no
+// timeouts, and its rates never fade.
 func (c *Conn) Tick(t *turn.Turn) {
 	now := t.Now()
 	c.mu.Lock()
@@ -70,7 +76,12 @@ func (c *Conn) Tick(t *turn.Turn) {
 	if c.end.sent && !c.end.final && now.Sub(p.drain) >= drainWait {
 		c.finalGoAway(t)
 	}
+	if owes := c.owes.Load(); owes != p.owes {
+		p.owes, p.owed = owes, now
+	}
 	switch {
+	case p.owes != 0 && now.Sub(p.owed) >= frameTimeout:
+		c.fail(t, &ConnError{Code: CodeEnhanceYourCalm, Reason: "frame or head not finished in time"})
 	case !c.acked && now.Sub(p.began) >= settingsTimeout:
 		c.fail(t, &ConnError{Code: CodeSettingsTimeout, Reason: ErrSettingsTimeout.Error(), Err: ErrSettingsTimeout})
 	case !p.sent.IsZero() && now.Sub(p.sent) >= pingTimeout:

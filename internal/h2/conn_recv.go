@@ -70,6 +70,14 @@ type recvState struct {
 	// selfDependent: its priority says that the stream depends on itself.
 	selfDependent bool
 	head          head
+
+	finished uint32 // frames, and heads in pieces counted once
+}
+
+// unfinished reports whether the peer owes the rest of a frame that is handled
+// when it is complete, or of a head.
+func (r *recvState) unfinished() bool {
+	return r.hdrN > 0 || r.mode == modeWhole || r.blockID != 0
 }
 
 func (r *recvState) init(o *Options) {
@@ -103,6 +111,13 @@ func (c *Conn) Feed(t *turn.Turn, p []byte) error {
 		c.fail(t, err)
 		c.mu.Unlock()
 		return err
+	}
+	owes := uint64(0)
+	if c.in.unfinished() {
+		owes = 1<<32 | uint64(c.in.finished)
+	}
+	if c.owes.Load() != owes {
+		c.owes.Store(owes)
 	}
 	return nil
 }
@@ -139,6 +154,9 @@ func (c *Conn) feed(t *turn.Turn, p []byte) error {
 		}
 		if err != nil || r.mode != modeHeader {
 			return err
+		}
+		if r.blockID == 0 {
+			r.finished++
 		}
 	}
 }

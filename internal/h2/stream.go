@@ -70,7 +70,8 @@ func (s *Stream) ID() uint32 { return s.id }
 
 // SendHeaders sends a head: a server's responses, or trailers (with end), which
 // wait for queued content. Fields are taken as they are; content-length must
-// match what is written.
+// match what is written. The peer's MAX_HEADER_LIST_SIZE, which is advice, is
+// not looked at.
 func (s *Stream) SendHeaders(t *turn.Turn, fields []Field, end bool) {
 	c := s.c
 	c.mu.Lock()
