@@ -202,8 +202,9 @@ func (r *headReader) request(q *message.Request) *ParseError {
 	case r.hosts == 0 && r.minor == 1:
 		return r.fail(400, "no Host", 0)
 	case r.hosts == 1:
-		q.Authority = r.host.Of(b)
-		if !message.ValidAuthority(q.Authority) {
+		// An empty Host says that the target has no authority (RFC 9112, section
+		// 3.2); it is what a Client makes of an HTTP/1.0 request without one.
+		if q.Authority = r.host.Of(b); len(q.Authority) > 0 && !message.ValidAuthority(q.Authority) {
 			return r.fail(400, "invalid Host", 0)
 		}
 	}

@@ -230,3 +230,22 @@ func same(t *testing.T, who string, a, b []string) {
 		t.Errorf("%s: events differ\nwhole  %q\nin parts %q", who, a, b)
 	}
 }
+
+// FuzzForward: what is written for any bytes reads back as the same messages,
+// to this parser and to Go's; a message cut off by an error never reads as whole.
+func FuzzForward(f *testing.F) {
+	addSeeds(f)
+	f.Add(refusals[0].control + chunkedPost("3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n") + "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+	f.Fuzz(func(t *testing.T, data string) {
+		first := forward([]byte(data))
+		stream := first.out.out.String()
+		again := forward([]byte(stream))
+		if again.err != nil && first.err == nil {
+			t.Errorf("what we wrote is refused: %v\n%q", again.err, stream)
+		}
+		sameMessages(t, "our own parser", again.messages, first.messages)
+		if got, policy := goSees(stream); policy == "" {
+			sameMessages(t, "net/http", got, first.messages)
+		}
+	})
+}

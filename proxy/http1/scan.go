@@ -217,18 +217,15 @@ func (r *headReader) badVersion(b []byte, pos int) *ParseError {
 func (r *headReader) statusLine(line []byte) *ParseError {
 	pos := int(r.pos)
 	minor, ok := minorVersion(line)
-	if !ok || len(line) < 13 || line[8] != ' ' {
+	if !ok || len(line) < 13 || line[8] != ' ' || line[9] == '0' {
 		return r.fail(502, "invalid status line", pos)
 	}
 	code := 0
 	for _, c := range line[9:12] {
 		if c < '0' || c > '9' {
-			return r.fail(502, "invalid status code", pos)
+			return r.fail(502, "invalid status line", pos)
 		}
 		code = code*10 + int(c-'0')
-	}
-	if code < 100 {
-		return r.fail(502, "invalid status code", pos)
 	}
 	from := 12
 	if line[from] == ' ' {

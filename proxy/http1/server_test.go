@@ -29,6 +29,7 @@ func TestTargets(t *testing.T) {
 		{"OPTIONS * HTTP/1.1", "h", "OPTIONS http://h * len=0 HTTP/1.1 "},
 		{"GET //x/../y HTTP/1.1", "h", "GET http://h //x/../y len=0 HTTP/1.1 "},
 		{"CONNECT [::1]:443 HTTP/1.1", "h", "CONNECT http://[::1]:443  len=0 HTTP/1.1 "},
+		{"GET / HTTP/1.1", "", "GET http:// / len=0 HTTP/1.1 "},
 		{"FOO /x HTTP/1.0", "h", "FOO http://h /x len=0 HTTP/1.0 "},
 	} {
 		s := newTestServer(nil)

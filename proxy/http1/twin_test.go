@@ -204,7 +204,7 @@ func twinRequest(data string, l *Limits) (event, rest string, length int64, v ve
 	authority := ""
 	if len(hosts) == 1 {
 		authority = hosts[0]
-		ok = ok && twinValidHost(authority)
+		ok = ok && (authority == "" || twinValidHost(authority))
 	}
 	count := 0
 	for _, c := range h.values("connection") {

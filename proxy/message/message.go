@@ -27,7 +27,7 @@ func (p Proto) String() string { return [...]string{"HTTP/1.1", "HTTP/1.0", "HTT
 type Request struct {
 	Method    []byte
 	Scheme    []byte // "http" unless the target said otherwise
-	Authority []byte // empty only if an HTTP/1.0 request had no Host
+	Authority []byte // empty if an HTTP/1.0 request had no Host, or Host was empty
 	Path      []byte // with the query; "*" for OPTIONS of a server; empty for CONNECT
 	Upgrade   []byte // what the client offers to switch to, "websocket"; empty if nothing
 
