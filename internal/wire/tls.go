@@ -33,18 +33,43 @@ func NewTLS(nc net.Conn, tc func(net.Conn) *tls.Conn, o Options) *Conn {
 }
 
 // Handshake runs the TLS handshake on the calling goroutine, which it blocks: so
-// its deep stack is not the reader's. When it fails the transport is closed and
-// the connection must not be served.
+// its deep stack is not the reader's. When it fails the transport is closed,
+// within partTime, and the connection must not be served.
 func (c *Conn) Handshake(ctx context.Context) error {
 	err := c.tc.HandshakeContext(ctx)
 	if err != nil {
 		c.rec.discard()
-		c.nc.Close()
+		go c.part()
 		return err
 	}
 	c.rec.compact()
 	c.rec.async, c.rec.owed = true, 1 // crypto/tls may hold what came behind the handshake
 	return nil
+}
+
+// partTime bounds how long a transport outlives a handshake that failed.
+const partTime = time.Second
+
+// part closes the transport behind the alert that says why. What the peer has
+// sent ahead is dropped first: to close with bytes unread would answer with RST,
+// which overtakes the alert, and the peer would never learn the reason.
+func (c *Conn) part() {
+	defer c.nc.Close()
+	hc, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || hc.CloseWrite() != nil {
+		return
+	}
+	c.nc.SetReadDeadline(time.Now().Add(partTime))
+	_, _ = io.CopyN(io.Discard, c.nc, 64<<10)
+}
+
+// Discard gives up a connection that will not be served: the peer hears RST.
+func (c *Conn) Discard() {
+	c.Abort(nil, 0)
+	if c.rec != nil {
+		c.rec.discard()
+	}
+	c.release()
 }
 
 // ConnectionState says what the handshake agreed on.

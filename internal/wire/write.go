@@ -257,7 +257,7 @@ func (c *Conn) Notified(t *turn.Turn) {
 // enter begins a call into the engine from a goroutine that may not be the
 // reader's; the caller ends it with calls.Done. Called with mu held.
 func (c *Conn) enter() bool {
-	if c.ended || c.engine == nil {
+	if c.ended || c.failed || c.engine == nil {
 		return false
 	}
 	c.calls.Add(1)
