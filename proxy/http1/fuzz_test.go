@@ -4,9 +4,13 @@ import (
 	"bufio"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sandwich-mesh/sandwich/internal/needs"
 )
 
 // fuzzLimits are small, so that small inputs reach them.
@@ -21,8 +25,17 @@ func addSeeds(f *testing.F) {
 		f.Add(row.bad)
 		f.Add(row.control)
 	}
-	for _, p := range payloads(f) {
-		f.Add(string(p.raw))
+	// The payload collection is only a better start: TestPayloads is where its
+	// absence is told.
+	root, err := needs.Root()
+	if err != nil {
+		f.Fatal(err)
+	}
+	path := filepath.Join(root, "..", "shared", "testdata", "http1", "payloads.json")
+	if _, err := os.Stat(path); err == nil {
+		for _, p := range payloads(f, path) {
+			f.Add(string(p.raw))
+		}
 	}
 }
 

@@ -6,10 +6,8 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,28 +16,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sandwich-mesh/sandwich/internal/needs"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
 
-// A payload is one raw request of the collection in ../shared/testdata/http1,
-// seen from the project's root. Error says that llhttp refuses it when Type is
-// "request", its strict mode.
+// A payload is one raw request of the collection that lies beside the
+// repository. Error says that llhttp refuses it when Type is "request", its
+// strict mode.
 type payload struct {
 	Src, Name, B64, Type string
 	Error                bool
 	raw                  []byte
 }
 
-const payloadFile = "../../../shared/testdata/http1/payloads.json"
-
-// payloads returns the collection, or nothing where it is absent.
-func payloads(t testing.TB) []payload {
+// payloads reads the collection.
+func payloads(t testing.TB, path string) []payload {
 	t.Helper()
-	b, err := os.ReadFile(payloadFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,10 +235,7 @@ func decode(t *testing.T, s string) string {
 // nodeSees asks Node's parser about all streams at once.
 func nodeSees(t *testing.T, streams []string) nodeReport {
 	t.Helper()
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("the program node is not installed: Node's parser was not asked")
-	}
+	node := needs.Program(t, "node")
 	in := make([]string, len(streams))
 	for i, s := range streams {
 		in[i] = base64.StdEncoding.EncodeToString([]byte(s))
@@ -298,16 +289,9 @@ func sameMessages(t *testing.T, who string, got, want []seen) {
 	}
 }
 
-// TestPayloads: each payload is refused, or what is written upstream for it is
-// the same messages to net/http and to Node as it was to us. What was read of a
-// message that turns out bad is sent too, and must not look complete to anyone.
-func TestPayloads(t *testing.T) {
-	list := payloads(t)
-	if list == nil {
-		t.Skipf("%s is absent: the payload collection was not tried", payloadFile)
-	}
-	var names, streams []string
-	var runs []*forwarder
+// forwardAll forwards every payload, and again with a Host where it has none.
+func forwardAll(t *testing.T, list []payload) (names, streams []string, runs []*forwarder) {
+	t.Helper()
 	type count struct{ refused, forwarded, both int }
 	counts := map[string]*count{}
 	for i, p := range list {
@@ -336,6 +320,15 @@ func TestPayloads(t *testing.T) {
 	for key, n := range counts {
 		t.Logf("%s: %d refused, %d forwarded, %d forwarded up to a bad one", key, n.refused, n.forwarded, n.both)
 	}
+	return names, streams, runs
+}
+
+// TestPayloads: each payload is refused, or what is written upstream for it is
+// the same messages to net/http and to Node as it was to us. What was read of a
+// message that turns out bad is sent too, and must not look complete to anyone.
+func TestPayloads(t *testing.T) {
+	list := payloads(t, needs.Data(t, "http1/payloads.json"))
+	names, streams, runs := forwardAll(t, list)
 	t.Run("net/http", func(t *testing.T) {
 		for i, f := range runs {
 			got, policy := goSees(streams[i])
@@ -389,10 +382,7 @@ var milder = map[string]string{
 // TestStricterThanLLHTTP: what llhttp refuses in its strict mode is refused here,
 // and not only for want of a Host.
 func TestStricterThanLLHTTP(t *testing.T) {
-	list := payloads(t)
-	if list == nil {
-		t.Skipf("%s is absent: the llhttp fixtures were not tried", payloadFile)
-	}
+	list := payloads(t, needs.Data(t, "http1/payloads.json"))
 	tried := 0
 	for _, p := range list {
 		if p.Src != "llhttp" || p.Type != "request" || !p.Error {

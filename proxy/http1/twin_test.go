@@ -133,6 +133,17 @@ func (h *twinHeadResult) options() map[string]bool {
 	return set
 }
 
+// countOptions counts list members, empty ones between commas too.
+func (h *twinHeadResult) countOptions() (n int) {
+	for _, c := range h.values("connection") {
+		n += strings.Count(strings.TrimSuffix(c, ","), ",")
+		if c != "" {
+			n++
+		}
+	}
+	return n
+}
+
 var twinHop = strings.Fields("connection content-length transfer-encoding keep-alive proxy-connection te trailer upgrade http2-settings expect host")
 
 // kept are the fields that go on, as fields prints them.
@@ -206,14 +217,7 @@ func twinRequest(data string, l *Limits) (event, rest string, length int64, v ve
 		authority = hosts[0]
 		ok = ok && (authority == "" || twinValidHost(authority))
 	}
-	count := 0
-	for _, c := range h.values("connection") {
-		count += strings.Count(strings.TrimSuffix(c, ","), ",")
-		if c != "" {
-			count++
-		}
-	}
-	ok = ok && count <= l.Options
+	ok = ok && h.countOptions() <= l.Options
 
 	scheme, path := "http", target
 	abs := match(twinAbsolute, target)
@@ -353,14 +357,7 @@ func twinResponse(data string, l *Limits) (event, rest string, body int64, v ver
 	minor, reason := h.start[1], strings.TrimPrefix(h.start[3], " ")
 	status, _ := strconv.Atoi(h.start[2])
 	length, ok := h.framing(minor)
-	count := 0
-	for _, c := range h.values("connection") {
-		count += strings.Count(strings.TrimSuffix(c, ","), ",")
-		if c != "" {
-			count++
-		}
-	}
-	if !ok || status == 101 || status < 200 && (length == -1 || length > 0) || count > l.Options {
+	if !ok || status == 101 || status < 200 && (length == -1 || length > 0) || h.countOptions() > l.Options {
 		return "", "", 0, refused
 	}
 	if status < 200 {
