@@ -27,6 +27,8 @@ type streamTunnel struct {
 	h      TunnelHandler
 	opened bool
 
+	done int // bytes consumed and not yet credited; guarded by the reader's lane
+
 	// Guarded by mu: a tunnel that we open waits for a mesh connection, and may
 	// be aborted meanwhile.
 	mu     sync.Mutex
@@ -43,7 +45,20 @@ func (t *streamTunnel) Handle(h TunnelHandler) { t.h = h }
 func (t *streamTunnel) Write(tn *turn.Turn, p []byte) { t.s.Write(tn, p) }
 func (t *streamTunnel) Buffered() int                 { return t.s.Buffered() }
 func (t *streamTunnel) CloseWrite(tn *turn.Turn)      { t.s.CloseWrite(tn) }
-func (t *streamTunnel) Consume(tn *turn.Turn, n int)  { t.s.Consume(tn, n) }
+
+// Consume returns credit in runs: each return takes the connection's lock, and
+// the stream sends none before half a window is due. It is called in the lane of
+// whoever reads the tunnel.
+func (t *streamTunnel) Consume(tn *turn.Turn, n int) {
+	if t.done += n; t.done >= creditRun {
+		t.s.Consume(tn, t.done)
+		t.done = 0
+	}
+}
+
+// creditRun is small against half a window (128 KiB): what is held back never
+// stalls a sender.
+const creditRun = 16 << 10
 
 // Abort resets the stream, or gives up waiting for one.
 func (t *streamTunnel) Abort(tn *turn.Turn, code uint32) {
