@@ -59,6 +59,8 @@ func newBench(tb testing.TB, sink turn.Sink, o Options) *bench {
 	b.fr.WriteWindowUpdate(0, 1<<30)
 	b.connect(1, tunnelHead)
 	b.feed(tb, b.take())
+	b.h.s.SendHeaders(&b.t, ok200, false)
+	b.t.End()
 	tb.Cleanup(func() { b.c.Closed(&b.t, io.EOF); b.t.End() })
 	return b
 }
@@ -312,6 +314,8 @@ func BenchmarkMerge(b *testing.B) {
 			x.connect(3, tunnelHead)
 			x.feed(b, x.take())
 			other := x.h.s
+			other.SendHeaders(&x.t, ok200, false)
+			x.t.End()
 			fr := http2.NewFramer(io.Discard, &sink.out)
 			fr.SetReuseFrames()
 			sink.out.Reset()
@@ -377,6 +381,7 @@ func BenchmarkFlush(b *testing.B) {
 			for id := uint32(3); len(streams) < 16; id += 2 {
 				x.connect(id, tunnelHead)
 				x.feed(b, x.take())
+				x.h.s.SendHeaders(&x.t, ok200, false)
 				streams = append(streams, x.h.s)
 			}
 			p := []byte(strings.Repeat("x", 300))

@@ -275,6 +275,25 @@ func TestUnhandledStreams(t *testing.T) {
 		tc.wantReset(1, CodeRefusedStream)
 		tc.wantIdle()
 	})
+	for name, send := range map[string]func(*turn.Turn, *Stream){
+		"content before the head": func(t *turn.Turn, s *Stream) { s.Write(t, []byte("x")) },
+		"end before the head":     func(t *turn.Turn, s *Stream) { s.CloseWrite(t) },
+		"content behind an informational head": func(t *turn.Turn, s *Stream) {
+			s.SendHeaders(t, []Field{{Name: ":status", Value: "103"}}, false)
+			s.Write(t, []byte("x"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc := newServer(t, Options{})
+			tunnel(tc, 1)
+			tc.do(func(t *turn.Turn) { send(t, tc.streams[1]) })
+			if strings.Contains(name, "informational") {
+				tc.wantHeaders(1, false, ":status: 103")
+			}
+			tc.wantReset(1, CodeInternal)
+			tc.wantAlive()
+		})
+	}
 	t.Run("a head behind content", func(t *testing.T) {
 		tc := newServer(t, Options{})
 		s := tc.serve(1)

@@ -159,6 +159,7 @@ type Conn struct {
 	acked       bool // ours are acknowledged
 
 	// Guarded by mu: life and death.
+	ticks uint32 // how often Tick was called
 	end   endState
 	ping  pingState
 	rate  rates

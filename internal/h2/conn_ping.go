@@ -65,6 +65,7 @@ func (c *Conn) Tick(t *turn.Turn) {
 	case p.began.IsZero():
 		return // not started
 	}
+	c.ticks++
 	if now.Sub(p.faded) >= rateWindow {
 		p.faded = now
 		c.rate.fade()

@@ -88,7 +88,7 @@ func (c *Conn) Open(t *turn.Turn, h StreamHandler, fields []Field, end bool) (*S
 }
 
 func (c *Conn) newStream(id uint32) *Stream {
-	s := &Stream{c: c, id: id, sendWin: c.peer.window, recvWin: c.recvInit, length: -1}
+	s := &Stream{c: c, id: id, sendWin: c.peer.window, recvWin: c.recvInit, length: -1, born: c.ticks}
 	c.streams[id] = s
 	c.stats.StreamsOpened++
 	c.rate.opened++
@@ -298,6 +298,15 @@ func (c *Conn) reset(t *turn.Turn, s *Stream, err *StreamError) {
 	c.mark(t)
 }
 
+// headless resets a stream that sends content before its head, which the peer
+// would have to take for an error of the whole connection. c.mu is held.
+func (c *Conn) headless(t *turn.Turn, s *Stream) bool {
+	if !s.sentHead {
+		c.reset(t, s, &StreamError{Code: CodeInternal, Reason: "content sent before the head"})
+	}
+	return !s.sentHead
+}
+
 // streamError resets a stream for what the peer did. Its error, if too many
 // were provoked, is the connection's. c.mu is held.
 func (c *Conn) streamError(t *turn.Turn, s *Stream, code uint32, reason string) error {
@@ -313,7 +322,9 @@ func (c *Conn) handleReset(t *turn.Turn, id, code uint32) error {
 	if s == nil {
 		return c.absent(t, frame{typ: frameRSTStream, id: id})
 	}
-	early := !c.o.Client && !s.sentHead // rapid reset: work begun for nothing
+	// Rapid reset: work begun for nothing. A stream that its opener gave up after
+	// a wait for its answer is no such thing; deadlines do that.
+	early := !c.o.Client && !s.sentHead && c.ticks-s.born < 2
 	c.gone.addEnded(id)
 	c.finish(t, s, &StreamError{Code: code, Remote: true})
 	if early {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"hash"
@@ -16,13 +15,13 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/testnet"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
-	"golang.org/x/net/http2"
 )
 
 // TestMain fails on buffers and goroutines that tests leave behind.
@@ -32,7 +31,7 @@ func TestMain(m *testing.M) {
 		fmt.Printf("%d buffers were not returned\n", n)
 		code = 1
 	}
-	for range 100 { // goroutines of x/net/http2 take a moment to end
+	for range 100 { // goroutines of net/http take a moment to end
 		if runtime.NumGoroutine() <= 2 {
 			break
 		}
@@ -156,7 +155,7 @@ type echo struct {
 	owed int
 }
 
-type echoServer struct{ bad func(error) }
+type echoServer struct{}
 
 func (e *echoServer) Request(t *turn.Turn, s *Stream, fields []Field, end bool) {
 	s.Handle(&echo{})
@@ -195,20 +194,20 @@ func (e *echo) credit(t *turn.Turn, s *Stream) {
 
 func (e *echo) Closed(*turn.Turn, *Stream, error) {}
 
-// http2.Transport, which did not come from here, talks to our server: bodies of
+// http.Transport, which did not come from here, talks to our server: bodies of
 // all sizes at once on one connection come back whole.
 func TestServerWithNetHTTP(t *testing.T) {
 	client, server := testnet.Pair()
 	d := drive(server, &echoServer{}, Options{MaxStreams: 200, StreamWindow: 128 << 10, ConnWindow: 512 << 10})
-	tr := &http2.Transport{
-		AllowHTTP: true,
-		DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {
+	var dialled atomic.Bool
+	tr := &http.Transport{
+		Protocols: onlyH2C(),
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			if dialled.Swap(true) {
+				return nil, errors.New("there is one connection only")
+			}
 			return client, nil
 		},
-	}
-	cc, err := tr.NewClientConn(client)
-	if err != nil {
-		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	for i := range 20 {
@@ -218,7 +217,7 @@ func TestServerWithNetHTTP(t *testing.T) {
 			req, _ := http.NewRequest("POST", "http://a/", io.NopCloser(bytes.NewReader(body)))
 			req.Trailer = http.Header{"X-Sum": nil}
 			req.Trailer.Set("X-Sum", "twenty")
-			resp, err := cc.RoundTrip(req)
+			resp, err := tr.RoundTrip(req)
 			if err != nil {
 				t.Errorf("request %d: %v", i, err)
 				return
@@ -234,9 +233,30 @@ func TestServerWithNetHTTP(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	cc.Close()
+	tr.CloseIdleConnections()
 	d.done.Wait()
 }
+
+func onlyH2C() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
+// one is a listener with one connection.
+type one struct {
+	nc   chan net.Conn
+	addr net.Addr
+}
+
+func (l *one) Accept() (net.Conn, error) {
+	if nc, ok := <-l.nc; ok {
+		return nc, nil
+	}
+	return nil, net.ErrClosed
+}
+func (l *one) Close() error   { return nil }
+func (l *one) Addr() net.Addr { return l.addr }
 
 func fill(p []byte, seed uint64) {
 	r := rand.NewPCG(seed, 1)
@@ -339,23 +359,25 @@ func callAll(t *testing.T, d *driver, n int, head []Field) {
 	wg.Wait()
 }
 
-// Our client talks to http2.Server, many streams on one connection, opened and
+// Our client talks to http.Server, many streams on one connection, opened and
 // written from many goroutines.
 func TestClientWithNetHTTP(t *testing.T) {
 	client, server := testnet.Pair()
 	d := drive(client, quiet{}, Options{Client: true, StreamWindow: 128 << 10, ConnWindow: 512 << 10})
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		new(http2.Server).ServeConn(server, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(200)
-			w.(http.Flusher).Flush()
-			io.Copy(w, r.Body)
-		})})
-	}()
+	l := &one{nc: make(chan net.Conn, 1), addr: server.LocalAddr()}
+	l.nc <- server
+	srv := &http.Server{Protocols: onlyH2C(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		io.Copy(w, r.Body)
+	})}
+	var served sync.WaitGroup
+	served.Go(func() { srv.Serve(l) })
 	callAll(t, d, 60, []Field{{Name: ":method", Value: "POST"}, getHead[1], getHead[2], getHead[3]})
 	d.stop()
-	<-served
+	close(l.nc)
+	served.Wait()
+	srv.Close()
 }
 
 // Our client and our server, small windows, with streams that somebody resets

@@ -55,7 +55,6 @@ func whole(p []byte) []byte {
 // listener notes what each stream of a Conn hears, in the twin's form.
 type listener struct {
 	streams map[uint32]*twinStream
-	errs    map[uint32]error
 	t       *testing.T
 }
 

@@ -10,7 +10,7 @@ type Limits struct {
 	Continuations int // CONTINUATION frames of one head
 	EmptyData     int // consecutive DATA frames without content or END_STREAM
 
-	Resets   int // early resets by the peer and resets it provoked, beyond one per answered stream
+	Resets   int // resets by the peer within a second or two and without an answer, and resets it provoked, beyond one per stream answered
 	Settings int // SETTINGS frames
 	Pings    int // PING frames, beyond one per DATA frame either way (gRPC measures bandwidth with them)
 	Unknown  int // frames of unknown type, beyond one per stream opened

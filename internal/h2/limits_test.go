@@ -87,6 +87,7 @@ func TestFloods(t *testing.T) {
 				if i == 0 {
 					open(tc, 0)
 					tc.feed()
+					tc.sendHeaders(tc.streams[1], false, ok200...)
 				}
 				tc.write(tc.streams[1], "x")
 				for range 10 {
@@ -115,6 +116,18 @@ func TestFloods(t *testing.T) {
 				id := open(tc, i)
 				tc.feed()
 				tc.sendHeaders(tc.streams[id], false, ok200...)
+				tc.fw.WriteRSTStream(id, http2.ErrCodeCancel)
+			},
+		},
+		{
+			name:  "reset without a wait for the answer",
+			frame: func(tc *testConn, i int) { tc.fw.WriteRSTStream(open(tc, i), http2.ErrCodeCancel) },
+			at:    21,
+			lawful: func(tc *testConn, i int) {
+				id := open(tc, i)
+				tc.feed()
+				tc.do(tc.c.Tick)
+				tc.do(tc.c.Tick)
 				tc.fw.WriteRSTStream(id, http2.ErrCodeCancel)
 			},
 		},

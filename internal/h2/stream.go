@@ -19,9 +19,10 @@ type Stream struct {
 	up sync.Mutex
 
 	// Guarded by c.mu: receiving.
-	recvWin  int32 // what the peer may still send
-	recvOwed int32 // consumed, and not returned yet
-	length   int64 // content still to come if it was announced, or -1
+	recvWin  int32  // what the peer may still send
+	recvOwed int32  // consumed, and not returned yet
+	born     uint32 // c.ticks when it was opened
+	length   int64  // content still to come if it was announced, or -1
 
 	// Guarded by c.mu: sending.
 	sendWin     int64
@@ -79,7 +80,7 @@ func (s *Stream) SendHeaders(t *turn.Turn, fields []Field, end bool) {
 	if s.closed || s.endDue {
 		return
 	}
-	if !s.sentHead {
+	if !s.sentHead && Status(fields) >= 200 {
 		s.sentHead = true
 		c.rate.answered++
 	}
@@ -104,7 +105,7 @@ func (s *Stream) Write(t *turn.Turn, p []byte) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.closed || s.endDue || len(p) == 0 {
+	if s.closed || s.endDue || len(p) == 0 || c.headless(t, s) {
 		return
 	}
 	if s.queued == 0 && c.ring.head == nil { // nobody waits, so nobody is overtaken
@@ -152,7 +153,7 @@ func (s *Stream) CloseWrite(t *turn.Turn) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.closed || s.endDue {
+	if s.closed || s.endDue || c.headless(t, s) {
 		return
 	}
 	s.endDue = true

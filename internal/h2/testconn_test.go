@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"golang.org/x/net/http2"
@@ -45,7 +44,6 @@ type testConn struct {
 	c      *Conn
 	sink   *testSink
 	turn   turn.Turn
-	now    time.Time
 	fr     *http2.Framer // reads what the Conn wrote
 	in     bytes.Buffer  // frames for the Conn
 	fw     *http2.Framer
