@@ -54,7 +54,8 @@ func (t *tcpTunnel) Buffered() int                 { return t.w.Buffered() }
 func (t *tcpTunnel) CloseWrite(tn *turn.Turn)      { t.w.CloseWrite(tn) }
 func (t *tcpTunnel) Consume(tn *turn.Turn, n int)  { t.w.Consume(tn, n) }
 
-// Abort sends RST, or gives up a dial.
+// Abort sends RST, or gives up a dial. After an ordinary end (CodeNoError) it
+// closes, for RST would take what the kernel still holds of our last bytes.
 func (t *tcpTunnel) Abort(tn *turn.Turn, code uint32) {
 	t.mu.Lock()
 	w := t.w
@@ -64,7 +65,11 @@ func (t *tcpTunnel) Abort(tn *turn.Turn, code uint32) {
 		tn.Notify(t)
 	}
 	t.mu.Unlock()
-	if w != nil {
+	switch {
+	case w == nil:
+	case code == CodeNoError:
+		w.Close(tn)
+	default:
 		w.Abort(tn, code)
 	}
 }
