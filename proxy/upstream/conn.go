@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
@@ -122,6 +123,7 @@ func (c *conn) Cancel(t *turn.Turn) {
 		return
 	}
 	c.state = over
+	c.codec.Release() // it may be in the middle of Feed, with the caller's message in hand
 	c.lane.Store(&c.home)
 	c.tun.Abort(t, hbone.CodeCancel)
 }
@@ -309,7 +311,7 @@ func (c *conn) classify(err error) *fault.Fault {
 	kind := c.endKind()
 	if _, ok := errors.AsType[*hbone.UnprocessedError](err); ok {
 		kind = fault.RefusedStream
-	} else if _, ok := errors.AsType[*hbone.ResetError](err); ok && kind != fault.StaleConnection {
+	} else if wasReset(err) && kind != fault.StaleConnection {
 		kind = fault.UpstreamReset
 		if c.started {
 			kind = fault.UpstreamResetMidResponse
@@ -319,6 +321,13 @@ func (c *conn) classify(err error) *fault.Fault {
 		kind = openKind(err)
 	}
 	return fault.Wrap(kind, fault.Upstream, fmt.Errorf("endpoint %s: %w", c.ep.key.addr, err))
+}
+
+// wasReset reports whether the far end reset a tunnel: its stream, or its TCP
+// connection.
+func wasReset(err error) bool {
+	_, ok := errors.AsType[*hbone.ResetError](err)
+	return ok || errors.Is(err, syscall.ECONNRESET)
 }
 
 // openKind names why a tunnel was not opened.
@@ -368,5 +377,9 @@ func (c *conn) ResponseChunk(t *turn.Turn, k *message.Chunk) {
 }
 
 func (c *conn) ResponseError(t *turn.Turn, err error) {
-	c.fail(t, fault.Wrap(fault.UpstreamProtocol, fault.Upstream, fmt.Errorf("endpoint %s: %w", c.ep.key.addr, err)))
+	kind := fault.UpstreamProtocol
+	if errors.Is(err, http1.ErrTruncated) { // what came was sound, as far as it went
+		kind = c.endKind()
+	}
+	c.fail(t, fault.Wrap(kind, fault.Upstream, fmt.Errorf("endpoint %s: %w", c.ep.key.addr, err)))
 }
