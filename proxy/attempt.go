@@ -18,7 +18,7 @@ func (x *exchange) forward(t *turn.Turn) {
 		x.fail(t, x.route.Fault)
 		return
 	}
-	e, err := x.route.Backend.Pick(x.stream.Attempts)
+	e, err := x.route.Backend.Pick(x.attempts)
 	if err != nil {
 		x.fail(t, fault.Of(err))
 		return
@@ -39,6 +39,7 @@ func (x *exchange) forward(t *turn.Turn) {
 	x.call = call
 	if ready {
 		x.send(t)
+		x.creditRequest(t)
 	}
 }
 
@@ -93,7 +94,7 @@ func (x *exchange) Failed(t *turn.Turn, f *fault.Fault) {
 	}
 	if x.state >= xResponding {
 		x.call = nil
-		x.giveUp(t, f)
+		x.fail(t, f)
 		return
 	}
 	sent := x.call.Progress()
@@ -115,7 +116,7 @@ func (x *exchange) failed(t *turn.Turn, f *fault.Fault) {
 // record notes how the attempt went.
 func (x *exchange) record(t *turn.Turn, status int, f *fault.Fault, sent filters.Progress) *filters.Attempt {
 	a := filters.Attempt{
-		N:          len(x.stream.Attempts) + 1,
+		N:          len(x.attempts) + 1,
 		Status:     status,
 		Fault:      f,
 		Sent:       sent,
@@ -125,9 +126,12 @@ func (x *exchange) record(t *turn.Turn, status int, f *fault.Fault, sent filters
 	if x.tried != nil {
 		a.Endpoint, a.Workload = x.tried.Addr(), x.tried.Workload()
 	}
-	x.stream.Attempts = append(x.stream.Attempts, a)
+	x.attempts = append(x.attempts, a)
+	if x.pending == noPhase {
+		x.stream.Attempts = x.attempts
+	}
 	x.tryUntil = time.Time{}
-	return &x.stream.Attempts[len(x.stream.Attempts)-1]
+	return &x.attempts[len(x.attempts)-1]
 }
 
 // idempotent reports whether a request may be repeated without harm even if the
@@ -147,14 +151,14 @@ func (x *exchange) retry(t *turn.Turn, a *filters.Attempt) {
 		x.again(t, wait)
 		return
 	}
-	x.giveUp(t, a.Fault)
+	x.fail(t, a.Fault)
 }
 
 // mayRetry is the one place where another attempt is decided. Safe means that
 // no byte of a response has gone downstream and all of the request is at hand;
 // no policy can override that.
 func (x *exchange) mayRetry(a *filters.Attempt) (time.Duration, bool) {
-	if x.state >= xStreaming || x.request.spent || x.pending != noPhase || a.N >= maxAttempts || x.route.Info.Retry == nil {
+	if x.state >= xStreaming || x.request.spent || a.N >= maxAttempts || x.route.Info.Retry == nil {
 		return 0, false
 	}
 	return x.route.Info.Retry.Next(a)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -88,12 +89,13 @@ type exchange struct {
 	lane atomic.Pointer[turn.Lane]
 
 	// Guarded by the lane.
-	state  state
-	stream filters.Stream
-	req    message.Request
-	resp   message.Response
-	route  *snapshot.Route
-	random uint32 // chooses the weighted backend, the same on every look
+	state    state
+	stream   filters.Stream
+	req      message.Request
+	resp     message.Response
+	route    *snapshot.Route
+	random   uint32            // chooses the weighted backend, the same on every look
+	attempts []filters.Attempt // all of them; the stream has those made while no Worker held it
 
 	call    upstream.Call      // nil between attempts
 	tried   *upstream.Endpoint // whom the attempt in progress was made to
@@ -150,7 +152,7 @@ func (x *exchange) may(t *turn.Turn, e event) bool {
 		return true
 	}
 	x.p.stats.Impossible.Add(1)
-	x.giveUp(t, fault.Wrap(fault.Internal, fault.Local, nil))
+	x.fail(t, fault.Wrap(fault.Internal, fault.Local, nil))
 	return false
 }
 
@@ -168,13 +170,22 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 		x.fail(t, fault.Wrap(fault.NotOurs, fault.Local, nil))
 		return
 	}
+	if string(r.Method) == "CONNECT" {
+		x.fail(t, fault.Wrap(fault.NotImplemented, fault.Downstream, errors.New("CONNECT inside a tunnel is not carried")))
+		return
+	}
 	x.random = rand.Uint32()
 	x.findRoute() // provisional: filters of the service's chain see it
 	x.afterRequest(t, serviceRequest, x.svc.Chain.Request(&x.stream))
 }
 
 // sanitize removes what a client must not tell: who it is, is told by the mesh.
-func sanitize(r *message.Request) { r.Header.DelKnown(message.XForwardedClientCert) }
+// An offer to switch protocols is not passed on, as a recipient may do (RFC 9110,
+// section 7.8): switched connections are not carried.
+func sanitize(r *message.Request) {
+	r.Header.DelKnown(message.XForwardedClientCert)
+	r.Upgrade = nil
+}
 
 // findRoute looks the route up and lets filters see it.
 func (x *exchange) findRoute() {
@@ -243,11 +254,16 @@ func (x *exchange) Expired(t *turn.Turn, _ *wheel.Timer) {
 	defer x.rescue(t)
 	now := t.Now()
 	switch {
-	case x.state == xDone || x.state == xNew:
+	case x.state == xNew:
 		return
+	case x.state == xDone:
+		if due(x.deadline, now) { // of the rest of a request that nobody wants
+			x.finish(t, false)
+			return
+		}
 	case due(x.deadline, now):
 		x.deadline = time.Time{}
-		x.giveUp(t, fault.Wrap(fault.UpstreamTimeout, fault.Upstream, nil))
+		x.fail(t, fault.Wrap(fault.UpstreamTimeout, fault.Upstream, nil))
 	case due(x.tryUntil, now):
 		x.tryUntil = time.Time{}
 		x.failed(t, fault.Wrap(fault.TryTimeout, fault.Upstream, nil))
@@ -255,7 +271,7 @@ func (x *exchange) Expired(t *turn.Turn, _ *wheel.Timer) {
 		x.retryAt = time.Time{}
 		x.forward(t)
 	}
-	if x.state != xDone {
+	if x.state != xOver {
 		x.arm(t)
 	}
 }
@@ -274,18 +290,7 @@ func (x *exchange) downstreamClosed(t *turn.Turn, err error) {
 		x.finish(t, false)
 		return
 	}
-	x.giveUp(t, fault.Wrap(fault.ClientGone, fault.Downstream, err))
-}
-
-// giveUp ends the exchange with a fault, as soon as no filter works on it.
-func (x *exchange) giveUp(t *turn.Turn, f *fault.Fault) {
-	x.stream.Cancel(f)
-	if x.pending != noPhase && !x.stream.Abandon() {
-		x.gaveUp = f
-		return
-	}
-	x.pending = noPhase
-	x.fail(t, f)
+	x.fail(t, fault.Wrap(fault.ClientGone, fault.Downstream, err))
 }
 
 // finish ends the exchange: everybody who saw the stream is told, once. keep
@@ -298,13 +303,8 @@ func (x *exchange) finish(t *turn.Turn, keep bool) {
 	if x.armed {
 		x.p.wheel.Stop(&x.timer)
 	}
-	if x.svc != nil {
-		if x.route != nil {
-			x.route.Chain.Done(&x.stream)
-		}
-		x.svc.Chain.Done(&x.stream)
-	}
-	x.p.observe(t, x)
+	x.stream.Attempts = x.attempts
+	keep = x.tell(t) && keep
 	if x.request.owed > 0 {
 		x.down.consume(t, x.request.owed)
 	}
@@ -313,9 +313,42 @@ func (x *exchange) finish(t *turn.Turn, keep bool) {
 	t.Notify(x) // back to the pool when no frame of this turn refers to it any more
 }
 
+// tell runs what is due once an exchange is over. A panic in one of its steps is
+// counted and keeps nobody from hearing; it only ends the connection.
+func (x *exchange) tell(t *turn.Turn) (ok bool) {
+	ok = true
+	for _, step := range [...]func(*exchange, *turn.Turn){(*exchange).routeDone, (*exchange).serviceDone, (*exchange).observe} {
+		ok = x.tellOne(t, step) && ok
+	}
+	return ok
+}
+
+func (x *exchange) tellOne(t *turn.Turn, step func(*exchange, *turn.Turn)) (ok bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			x.p.panicked(r)
+		}
+	}()
+	step(x, t)
+	return true
+}
+
+func (x *exchange) routeDone(*turn.Turn) {
+	if x.route != nil {
+		x.route.Chain.Done(&x.stream)
+	}
+}
+
+func (x *exchange) serviceDone(*turn.Turn) {
+	if x.svc != nil {
+		x.svc.Chain.Done(&x.stream)
+	}
+}
+
 // Notified puts the exchange back into the pool.
 func (x *exchange) Notified(*turn.Turn) {
-	x.stream.Reset()
+	x.stream.Reset() // which empties the attempts too
+	x.attempts = x.stream.Attempts
 	x.req.Reset()
 	x.resp.Reset()
 	x.p.dropBody(&x.request)
@@ -338,16 +371,28 @@ func (x *exchange) rescue(t *turn.Turn) {
 	}
 }
 
-// abandon drops an exchange that panicked. It does not go back to the pool:
-// nobody knows what still refers to it.
+// abandon drops an exchange that panicked, and resets both its streams. It and
+// its buffers do not go back to their pools: nobody knows what still refers to
+// them. Filters are told, unless a Worker has the stream just now.
 func (x *exchange) abandon(t *turn.Turn) {
-	if x.state == xOver {
+	if x.state == xOver { // in finish, behind all that could be told
+		x.lane.Store(nil)
+		x.down.cut(t)
 		return
 	}
+	f := fault.Wrap(fault.Internal, fault.Local, errPanic)
 	x.state = xOver
-	x.lane.Store(nil)
-	if x.call != nil {
-		x.call.Cancel(t)
+	x.p.wheel.Stop(&x.timer)
+	x.dropAttempt(t)
+	x.p.replay.Add(int64(-x.request.charged))
+	x.stream.Cancel(f)
+	if x.pending == noPhase || x.stream.Abandon() {
+		x.stream.Attempts, x.stream.Fault = x.attempts, f
+		x.tell(t)
 	}
+	x.lane.Store(nil)
 	x.down.cut(t)
+	x.down.done(t, false)
 }
+
+var errPanic = errors.New("panic")

@@ -25,8 +25,8 @@ const (
 	HeaderTimeout = 10 * time.Second
 	// IdleTimeout is how long a client's connection may be unused.
 	IdleTimeout = time.Hour
-	// lingerTime is how long a client may go on sending after our last byte,
-	// so that it reads the response before it learns of the end.
+	// lingerTime is how long a connection that we have ended may stay without
+	// the client's end and without its reading any of what we sent.
 	lingerTime = 5 * time.Second
 	// maxUnread is how much response may wait for the client before the next
 	// pipelined request is begun.
@@ -51,7 +51,8 @@ type inner struct {
 	timer   wheel.Timer
 	since   time.Time // of the head or the idleness that timer watches
 	waitsAt timerFor
-	body    int  // request body bytes found in the bytes now being fed
+	held    int  // bytes received that are neither credited nor the exchange's
+	unread  int  // when lingering: what the client had not read on the last look
 	next    bool // the next exchange is due, at the turn's top level
 	stalled bool // …once the client has read what it was sent
 	fin     bool // the client has ended its side
@@ -79,14 +80,12 @@ func (in *inner) Data(t *turn.Turn, p []byte, end bool) {
 	defer in.rescue(t)
 	if in.closing || in.over {
 		in.tun.Consume(t, len(p))
-		in.finished(t, end)
 		return
 	}
 	if len(p) > 0 {
-		kept := in.codec.Kept()
-		in.body = 0
+		in.held += len(p)
 		in.codec.Feed(t, p)
-		in.credit(t, kept+len(p))
+		in.credit(t)
 	}
 	if end {
 		in.fin = true
@@ -95,28 +94,20 @@ func (in *inner) Data(t *turn.Turn, p []byte, end bool) {
 	in.settle(t)
 }
 
-// credit returns credit for what the codec took of had bytes and found to be no
-// body: the exchange says when body bytes are done with.
-func (in *inner) credit(t *turn.Turn, had int) {
-	if n := had - in.codec.Kept() - in.body; n > 0 {
+// credit returns credit for what the codec has taken and found to be no body:
+// the exchange says when body bytes are done with.
+func (in *inner) credit(t *turn.Turn) {
+	if n := in.held - in.codec.Kept(); n > 0 {
+		in.held -= n
 		in.tun.Consume(t, n)
 	}
 }
 
-// finished ends a connection both of whose sides have ended.
-func (in *inner) finished(t *turn.Turn, end bool) {
-	if end {
-		in.fin = true
-	}
-	if in.fin && in.closing && !in.over {
-		in.p.wheel.Stop(&in.timer)
-	}
-}
-
 // settle sees to timers and to the end of a connection after the codec was fed.
+// A request that waits for its turn is not late.
 func (in *inner) settle(t *turn.Turn) {
 	switch {
-	case in.over || in.closing || in.x != nil:
+	case in.over || in.closing || in.x != nil || in.next || in.stalled:
 	case in.fin && in.codec.Idle():
 		in.close(t)
 	case in.codec.Idle():
@@ -154,6 +145,7 @@ func (in *inner) limit() time.Duration {
 func (in *inner) Expired(t *turn.Turn, _ *wheel.Timer) {
 	in.Lock()
 	defer in.Unlock()
+	defer in.rescue(t)
 	if in.over || in.waitsAt == forNothing {
 		return
 	}
@@ -161,28 +153,42 @@ func (in *inner) Expired(t *turn.Turn, _ *wheel.Timer) {
 		in.p.wheel.Set(&in.timer, in, left)
 		return
 	}
-	switch in.waitsAt {
+	what := in.waitsAt
+	in.waitsAt = forNothing
+	switch what {
 	case forHead:
 		in.refuse(t, fault.Wrap(fault.HeaderTimeout, fault.Downstream, nil))
 	case forIdle:
-		if in.x == nil {
+		if in.x == nil && !in.next {
 			in.close(t)
 		}
 	case forLinger:
-		in.tun.Abort(t, hbone.CodeNoError)
+		in.linger(t)
 	}
-	in.waitsAt = forNothing
 }
 
-// close ends our side; the client gets a while to end its own.
+// close ends our side; the client gets a while to read, and to end its own.
 func (in *inner) close(t *turn.Turn) {
+	if in.closing {
+		return
+	}
 	in.closing = true
 	in.tun.CloseWrite(t)
 	in.codec.Release()
-	if !in.fin {
-		in.waitsAt = forNothing
-		in.watch(t, forLinger)
+	in.credit(t)
+	in.unread = in.tun.Buffered()
+	in.watch(t, forLinger)
+}
+
+// linger waits on for a client that still reads, and gives up one that does not.
+func (in *inner) linger(t *turn.Turn) {
+	n := in.tun.Buffered()
+	if n >= in.unread {
+		in.tun.Abort(t, hbone.CodeNoError)
+		return
 	}
+	in.unread = n
+	in.watch(t, forLinger)
 }
 
 // Left: the client has read. That may be what the next pipelined request
@@ -207,6 +213,7 @@ func (in *inner) Left(t *turn.Turn) {
 func (in *inner) Closed(t *turn.Turn, err error) {
 	in.Lock()
 	defer in.Unlock()
+	defer in.p.forget(in)
 	defer in.rescue(t)
 	in.over = true
 	in.p.wheel.Stop(&in.timer)
@@ -215,7 +222,6 @@ func (in *inner) Closed(t *turn.Turn, err error) {
 		in.x.downstreamClosed(t, err)
 	}
 	in.codec.Release()
-	in.p.forget(in)
 }
 
 // pin takes the snapshot of the moment, if it has changed.
@@ -267,7 +273,7 @@ func (in *inner) Request(t *turn.Turn, r *message.Request, end bool) {
 
 // RequestChunk brings body bytes of the exchange in progress.
 func (in *inner) RequestChunk(t *turn.Turn, c *message.Chunk) {
-	in.body += len(c.Data)
+	in.held -= len(c.Data) // the exchange's from here on
 	if in.x == nil {
 		in.tun.Consume(t, len(c.Data))
 		return
@@ -340,6 +346,7 @@ func (in *inner) done(t *turn.Turn, keep bool) {
 	if in.over {
 		return
 	}
+	in.pin() // a connection that is unused from now on keeps no old snapshot
 	if !keep || !in.codec.KeepAlive() {
 		in.close(t)
 		return
@@ -375,10 +382,8 @@ func (in *inner) goOn(t *turn.Turn) {
 		in.stalled = true
 		return
 	}
-	kept := in.codec.Kept()
-	in.body = 0
 	in.codec.Next(t)
-	in.credit(t, kept)
+	in.credit(t)
 	in.settle(t)
 }
 

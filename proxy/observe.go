@@ -21,11 +21,8 @@ type Outcome struct {
 
 // observe turns the facts that the events left into counts and a record. It is
 // the only place that does.
-func (p *Proxy) observe(t *turn.Turn, x *exchange) {
-	status := x.resp.Status
-	if x.state < xStreaming && status == 0 {
-		status = 0
-	}
+func (x *exchange) observe(*turn.Turn) {
+	p := x.p
 	p.stats.Requests.Add(1)
 	if f := x.stream.Fault; f != nil {
 		p.stats.Faults[f.Kind].Add(1)
@@ -35,7 +32,7 @@ func (p *Proxy) observe(t *turn.Turn, x *exchange) {
 	}
 	p.Observe(&Outcome{
 		Stream:   &x.stream,
-		Status:   status,
+		Status:   x.response.status,
 		Reason:   x.reason,
 		Sent:     x.response.bytes,
 		Duration: time.Since(x.stream.Start),

@@ -52,14 +52,27 @@ func (x *exchange) dropAttempt(t *turn.Turn) {
 
 // fail ends the exchange with a fault: an answer if the client can still be
 // given one, and a cut if not, so that nobody takes half a response for all.
+//
+// While a Worker has the stream nothing can be answered and nobody told. Then
+// what goes on upstream ends now, and the rest when the Worker has returned.
 func (x *exchange) fail(t *turn.Turn, f *fault.Fault) {
 	if x.state == xOver {
 		return
 	}
+	if x.pending != noPhase || f.Status() == 0 {
+		x.stream.Cancel(f)
+	}
+	if x.pending != noPhase && !x.stream.Abandon() {
+		if x.gaveUp == nil || f.Status() == 0 {
+			x.gaveUp = f
+		}
+		x.dropAttempt(t)
+		return
+	}
+	x.pending, x.gaveUp = noPhase, nil
 	if x.stream.Fault == nil {
 		x.stream.Fault = f
 	}
-	x.pending = noPhase
 	switch {
 	case f.Status() == 0: // nobody is left to answer
 		x.dropAttempt(t)

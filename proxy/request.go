@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"time"
+
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
@@ -16,6 +18,8 @@ const (
 	// discardLimit is how much of an unwanted request body is read so that the
 	// connection can be kept.
 	discardLimit = 64 << 10
+	// discardTime is how long the client may take to send it.
+	discardTime = 5 * time.Second
 )
 
 // A requestSide is the request's way through the exchange: received, held until
@@ -27,7 +31,7 @@ type requestSide struct {
 
 	raw    []byte // received while nothing could be done with it
 	rawEnd bool   // the end was received meanwhile
-	chunk  message.Chunk
+	waits  heldChunk
 	owed   int // received bytes whose credit has not gone back
 
 	body    []byte // filtered: what this attempt has to send, and what it sent
@@ -55,22 +59,12 @@ func (x *exchange) requestChunk(t *turn.Turn, c *message.Chunk) {
 	}
 	x.request.owed += len(c.Data)
 	if !x.request.filtered || x.pending != noPhase || len(x.request.raw) > 0 {
-		x.request.raw = appendPooled(x.request.raw, c.Data)
+		x.request.raw = buf.Append(x.request.raw, c.Data)
 		x.request.rawEnd = c.End
 		return
 	}
 	x.filterRequestBody(t, serviceBody, c)
 	x.creditRequest(t)
-}
-
-// appendPooled appends to a pooled buffer, and grows it by doubling.
-func appendPooled(b, p []byte) []byte {
-	if len(b)+len(p) > cap(b) {
-		bigger := append(buf.Get(max(2*cap(b), len(b)+len(p))), b...)
-		buf.Put(b)
-		b = bigger
-	}
-	return append(b, p...)
 }
 
 // runHeldRequest takes up what was held once filters may see it.
@@ -114,7 +108,7 @@ func (x *exchange) requestBodyPhase(t *turn.Turn, ph phase, chain *filters.Chain
 	case nil:
 		return true
 	case filters.Wait:
-		x.holdChunk(&x.request.chunk, c)
+		x.hold(&x.request.waits, c)
 		x.wait(ph)
 	default:
 		x.reply(t, r)
@@ -122,12 +116,13 @@ func (x *exchange) requestBodyPhase(t *turn.Turn, ph phase, chain *filters.Chain
 	return false
 }
 
-// holdChunk copies a chunk for a filter that waits: its bytes die with the turn.
-func (x *exchange) holdChunk(held, c *message.Chunk) {
-	if c != held {
-		*held = message.Chunk{Data: appendPooled(nil, c.Data), End: c.End, Trailer: c.Trailer}
+// hold keeps a chunk for a filter that waits. It may be one that is kept
+// already, for a filter before.
+func (x *exchange) hold(held *heldChunk, c *message.Chunk) {
+	if c != &held.Chunk {
+		held.hold(c)
 	}
-	x.stream.Hold(held)
+	x.stream.Hold(&held.Chunk)
 }
 
 // sendBody passes filtered bytes on: to the attempt if it stands, and into the
@@ -158,7 +153,7 @@ func (x *exchange) keepBody(p []byte, standing bool) {
 		x.p.dropReplay(r)
 	default:
 		r.once = r.once || !replay
-		r.body = appendPooled(r.body, p)
+		r.body = buf.Append(r.body, p)
 	}
 }
 
@@ -193,8 +188,7 @@ func (p *Proxy) dropBody(r *requestSide) {
 	p.dropReplay(r)
 	buf.Put(r.raw)
 	r.raw = nil
-	buf.Put(r.chunk.Data)
-	r.chunk.Data = nil
+	r.waits.drop()
 }
 
 // creditRequest returns credit for received bytes that are held nowhere any
@@ -204,7 +198,7 @@ func (x *exchange) creditRequest(t *turn.Turn) {
 	if r.owed == 0 || x.state == xOver {
 		return
 	}
-	held := len(r.raw) + len(r.chunk.Data)
+	held := len(r.raw) + len(r.waits.lent)
 	switch {
 	case x.call != nil && x.state >= xSending:
 		held += x.call.Buffered()
@@ -224,5 +218,5 @@ func (x *exchange) requestBroken(t *turn.Turn, f *fault.Fault) {
 		x.finish(t, false)
 		return
 	}
-	x.giveUp(t, f)
+	x.fail(t, f)
 }

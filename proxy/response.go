@@ -12,12 +12,13 @@ import (
 // while a filter waits, filtered, sent.
 type responseSide struct {
 	ended  bool   // the head has said that no body follows
-	waits  bool   // the head has come while a filter waited: its phases are due
+	due    bool   // the head has come while a filter waited: its phases are to run
 	local  []byte // the body of a Reply; not ours to change
 	ours   bool   // the response is a Reply, not the endpoint's
+	status int    // of the head that went downstream
 	raw    []byte // received while a filter waited
 	rawEnd bool
-	chunk  message.Chunk
+	waits  heldChunk
 	owed   int   // received bytes whose credit has not gone back
 	bytes  int64 // body bytes written downstream
 }
@@ -25,8 +26,7 @@ type responseSide struct {
 func (r *responseSide) drop() {
 	buf.Put(r.raw)
 	r.raw = nil
-	buf.Put(r.chunk.Data)
-	r.chunk.Data = nil
+	r.waits.drop()
 }
 
 // NewResponse lends the message for the next head.
@@ -63,7 +63,7 @@ func (x *exchange) Head(t *turn.Turn, r *message.Response, end bool) {
 	x.state = xResponding
 	x.response.ended = end
 	if x.pending != noPhase {
-		x.response.waits = true
+		x.response.due = true
 		return
 	}
 	x.startResponse(t)
@@ -103,14 +103,15 @@ func (x *exchange) commit(t *turn.Turn) {
 		x.request.spent = true
 		x.p.dropReplay(&x.request)
 	}
-	if r.ours && !x.request.ended && !x.mayDiscard() {
+	if r.ours && !x.request.ended && !x.mayDiscard() || x.p.draining.Load() {
 		x.resp.Close = true
 	}
 	end := r.ended && len(r.local) == 0
 	if err := x.down.writeHead(t, &x.resp, end); err != nil {
-		x.fail(t, fault.Wrap(fault.Internal, fault.Local, err))
+		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
 		return
 	}
+	r.status = x.resp.Status
 	switch {
 	case end:
 		x.respond(t)
@@ -142,7 +143,7 @@ func (x *exchange) Chunk(t *turn.Turn, c *message.Chunk) {
 	}
 	r := &x.response
 	if x.state != xStreaming || x.pending != noPhase || len(r.raw) > 0 {
-		r.raw = appendPooled(r.raw, c.Data)
+		r.raw = buf.Append(r.raw, c.Data)
 		r.rawEnd = c.End
 		return
 	}
@@ -191,7 +192,7 @@ func (x *exchange) responseBodyPhase(t *turn.Turn, ph phase, chain *filters.Chai
 	case nil:
 		return true
 	case filters.Wait:
-		x.holdChunk(&x.response.chunk, c)
+		x.hold(&x.response.waits, c)
 		x.wait(ph)
 	default:
 		x.fail(t, faultOf(r))
@@ -235,6 +236,8 @@ func (x *exchange) respond(t *turn.Turn) {
 		return
 	}
 	x.dropRequest(t)
+	x.deadline = t.Now().Add(discardTime)
+	x.arm(t)
 }
 
 // mayDiscard reports whether the rest of an unwanted request body is short
@@ -259,7 +262,7 @@ func (x *exchange) creditResponse(t *turn.Turn) {
 	if r.owed == 0 || x.call == nil {
 		return
 	}
-	if n := r.owed - len(r.raw) - len(r.chunk.Data) - x.down.buffered(); n > 0 {
+	if n := r.owed - len(r.raw) - len(r.waits.lent) - x.down.buffered(); n > 0 {
 		r.owed -= n
 		x.call.Consume(t, n)
 	}

@@ -27,18 +27,37 @@ func (p *Proxy) openTunnel(t *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler,
 	}
 	in := &inner{p: p, tun: tun, snap: snap, svc: svc}
 	in.conn = filters.Conn{Peer: tun.Peer(), Service: svc.Name, Start: t.Now()}
-	if err := svc.Chain.Conn(&in.conn); err != nil {
+	if err := p.admit(svc.Chain, &in.conn); err != nil {
 		snap.Unpin()
-		return nil, p.refuse(401, fault.Of(err))
+		status, f := 401, fault.Of(err)
+		if f.Kind == fault.FilterTrapped {
+			status = 503
+		}
+		return nil, p.refuse(status, f)
 	}
 	if svc.Protocol != snapshot.HTTP1 {
 		snap.Unpin()
 		return nil, p.refuse(503, fault.Wrap(fault.NotImplemented, fault.Local, errors.New(svc.Name+" speaks a protocol that is not carried yet")))
 	}
 	in.codec.Init(tun, in, p.limits)
-	p.remember(in)
 	in.watch(t, forIdle)
+	p.remember(in)
+	if p.snap.Load() != snap { // Apply may have walked the connections just before
+		in.repin()
+	}
 	return in, nil
+}
+
+// admit asks the ConnFilters. One that panics costs its tunnel, and not the mesh
+// connection with everybody else's.
+func (p *Proxy) admit(chain *filters.Chain, c *filters.Conn) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.panicked(r)
+			err = fault.Wrap(fault.FilterTrapped, fault.Local, nil)
+		}
+	}()
+	return chain.Conn(c)
 }
 
 // refuse counts a refused tunnel and says why.

@@ -4,6 +4,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
 
 var _ filters.Engine = (*exchange)(nil)
@@ -34,16 +35,32 @@ func (x *exchange) wait(ph phase) {
 	}
 }
 
-// Resume is called by whoever a filter waited for, on any goroutine and with no
-// lock held. It comes back as a turn of its own.
-func (x *exchange) Resume(s *filters.Stream, gen uint64) {
+// Resume is called by whoever a filter waited for. That may be another stream's
+// filter, in its turn and with its lane held: lanes have no order among them, so
+// the exchange goes on on a goroutine of its own.
+func (x *exchange) Resume(s *filters.Stream, gen uint64) { go x.comeBack(s, gen) }
+
+// comeBack takes the lane and goes on, in a turn of its own.
+func (x *exchange) comeBack(s *filters.Stream, gen uint64) {
 	l, ok := x.enter()
 	if !ok {
 		return
 	}
+	p := x.p
 	var t turn.Turn
 	x.resume(&t, s, gen)
 	l.Unlock()
+	p.endTurn(&t)
+}
+
+// endTurn ends a turn on a goroutine that is no connection's: a panic there must
+// not reach its top.
+func (p *Proxy) endTurn(t *turn.Turn) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.panicked(r)
+		}
+	}()
 	t.End()
 }
 
@@ -55,15 +72,15 @@ func (x *exchange) resume(t *turn.Turn, s *filters.Stream, gen uint64) {
 	}
 	ph := x.pending
 	x.pending = noPhase
-	if f := x.gaveUp; f != nil {
-		x.gaveUp = nil
-		x.fail(t, f)
+	x.stream.Attempts = x.attempts
+	if x.gaveUp != nil {
+		x.fail(t, x.gaveUp)
 		return
 	}
 	x.goOn(t, ph, reply)
 	x.runHeldRequest(t)
-	if x.response.waits && x.pending == noPhase && x.state == xResponding {
-		x.response.waits = false
+	if x.response.due && x.pending == noPhase && x.state == xResponding {
+		x.response.due = false
 		x.startResponse(t)
 	}
 	x.runHeldResponse(t)
@@ -86,22 +103,36 @@ func (x *exchange) goOn(t *turn.Turn, ph phase, reply *filters.Reply) {
 	case serviceResponse:
 		x.afterResponse(t, ph, x.svc.Chain.Response(&x.stream))
 	case serviceBody, routeBody:
-		c := x.request.chunk
-		x.filterRequestBody(t, ph, &x.request.chunk)
+		x.filterRequestBody(t, ph, &x.request.waits.Chunk)
 		if x.pending == noPhase {
-			x.request.chunk.Data = nil
-			buf.Put(c.Data)
+			x.request.waits.drop()
 		}
 		x.creditRequest(t)
 	case routeResponseBody, serviceResponseBody:
-		c := x.response.chunk
-		x.filterResponseBody(t, ph, &x.response.chunk)
+		x.filterResponseBody(t, ph, &x.response.waits.Chunk)
 		if x.pending == noPhase {
-			x.response.chunk.Data = nil
-			buf.Put(c.Data)
+			x.response.waits.drop()
 		}
 		x.creditResponse(t)
 	}
+}
+
+// A heldChunk is the chunk that a filter waits for. What it was given as is kept
+// apart from Data, which a filter may point at memory of its own.
+type heldChunk struct {
+	message.Chunk
+	lent []byte
+}
+
+// hold copies c, whose bytes die with the turn.
+func (h *heldChunk) hold(c *message.Chunk) {
+	h.lent = buf.Append(nil, c.Data)
+	h.Chunk = message.Chunk{Data: h.lent, End: c.End, Trailer: c.Trailer}
+}
+
+func (h *heldChunk) drop() {
+	buf.Put(h.lent)
+	*h = heldChunk{}
 }
 
 // answered does what the phase would have done with the reply at once.
