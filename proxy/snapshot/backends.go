@@ -21,6 +21,7 @@ func (b *builder) serviceBackend(s *config.Service, port *config.ServicePort) *u
 		algorithm = upstream.RoundRobin
 	}
 	be := b.backend(name, algorithm)
+	b.members[be] = nil // known even if it has none: those that it had are gone
 	for _, m := range b.addresses(s, port) {
 		if m.Workload == nil || m.primary {
 			b.members[be] = append(b.members[be], m.Address)

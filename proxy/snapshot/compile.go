@@ -145,17 +145,17 @@ func protocolOf(port *config.ServicePort) Protocol {
 func (b *builder) guard(s *config.Service, name string) *filters.Chain {
 	for i := range b.c.Closed {
 		if cl := &b.c.Closed[i]; cl.Role == config.RolePolicy && has(cl.Services, s.Key()) {
-			return denyAll(fmt.Errorf("%s has no valid version", cl.By))
+			return deny(filters.ServiceLevel, fmt.Errorf("%s has no valid version", cl.By))
 		}
 	}
 	fb := b.filterBuilder(filters.ServiceLevel)
 	if b.env.Guard != nil {
 		if err := b.env.Guard(fb, name); err != nil {
 			_ = fb.Discard()
-			return denyAll(err)
+			return deny(filters.ServiceLevel, err)
 		}
 	}
-	return b.chain(fb)
+	return b.chain(fb, filters.ServiceLevel)
 }
 
 func has(list []config.Key, k config.Key) bool {
@@ -172,24 +172,24 @@ func (b *builder) filterBuilder(l filters.Level) *filters.Builder {
 }
 
 // chain finishes a chain; the snapshot holds what its filters share.
-func (b *builder) chain(fb *filters.Builder) *filters.Chain {
+func (b *builder) chain(fb *filters.Builder, l filters.Level) *filters.Chain {
 	c, err := fb.Chain()
 	if err != nil {
-		return denyAll(err)
+		return deny(l, err)
 	}
 	b.out.held = append(b.out.held, c)
 	return c
 }
 
-// deny is the filter of a service that fails closed.
-type deny struct{ reply *filters.Reply }
+// A denier is the filter of what fails closed.
+type denier struct{ reply *filters.Reply }
 
-func (d deny) Request(*filters.Stream) *filters.Reply { return d.reply }
-func (d deny) Conn(*filters.Conn) error               { return d.reply.Fault }
+func (d denier) Request(*filters.Stream) *filters.Reply { return d.reply }
+func (d denier) Conn(*filters.Conn) error               { return d.reply.Fault }
 
-// denyAll returns a chain that refuses whatever comes.
-func denyAll(why error) *filters.Chain {
-	c, err := filters.NewChain(filters.ServiceLevel, deny{filters.Fail(fault.Wrap(fault.PolicyDenied, fault.Local, why))})
+// deny returns a chain that refuses whatever comes.
+func deny(l filters.Level, why error) *filters.Chain {
+	c, err := filters.NewChain(l, denier{filters.Fail(fault.Wrap(fault.PolicyDenied, fault.Local, why))})
 	if err != nil {
 		panic(err) // one filter with two phases always makes a chain
 	}

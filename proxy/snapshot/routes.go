@@ -179,7 +179,7 @@ func (b *builder) route(s *config.Service, port *config.ServicePort, h *config.H
 			out.Fault = fault.Wrap(fault.BadConfig, fault.Local, err)
 			return out
 		}
-		out.Chain = b.chain(fb)
+		out.Chain = b.chain(fb, filters.RouteLevel)
 	}
 	return out
 }

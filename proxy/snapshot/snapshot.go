@@ -84,11 +84,16 @@ func (s *Snapshot) Pin() bool {
 	}
 }
 
-// Unpin lets go of it, and gives it up if nobody else holds it.
+// Unpin lets go of it, and gives it up if nobody else holds it. That is done on
+// a goroutine of its own: a backend that closes ends connections, and tells them
+// so, while the caller may hold a lane.
 func (s *Snapshot) Unpin() {
-	if s.pins.Add(-1) > 0 {
-		return
+	if s.pins.Add(-1) == 0 && len(s.held) > 0 {
+		go s.giveUp()
 	}
+}
+
+func (s *Snapshot) giveUp() {
 	for _, h := range s.held {
 		_ = h.Close() // what filters share; an error of theirs is theirs to report
 	}
