@@ -1,14 +1,9 @@
 package interop
 
 import (
-	"io/fs"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/sandwich-mesh/sandwich/internal/needs"
 )
@@ -16,7 +11,7 @@ import (
 // TestServe runs the program as an operator does: flags, PEM files and a
 // document on disk, between Envoy's tunnels, and stops it with SIGTERM.
 func TestServe(t *testing.T) {
-	path := buildWaypoint(t)
+	path := needs.Command(t, "./cmd/waypoint")
 	m, app := newMesh(t), nginx(t)
 	far := envoyDestination(t, m, app)
 	l := m.leaf(t, "waypoint")
@@ -43,33 +38,4 @@ func TestServe(t *testing.T) {
 	if p.err != nil {
 		t.Errorf("after SIGTERM: %v, want exit 0", p.err)
 	}
-}
-
-// buildWaypoint builds the program. It looks at every source file, so that the
-// test cache knows what this test depends on.
-func buildWaypoint(t *testing.T) string {
-	t.Helper()
-	root, err := needs.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() && strings.HasPrefix(d.Name(), ".") && file != root {
-			return fs.SkipDir
-		}
-		if strings.HasSuffix(file, ".go") && !strings.HasSuffix(file, "_test.go") {
-			_, err = os.Stat(file)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(folder(t), "waypoint")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/waypoint")
-	cmd.Dir, cmd.WaitDelay = root, time.Second
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, text)
-	}
-	return path
 }

@@ -1,5 +1,6 @@
-// Package needs says what a test needs that may not be here: a program, or
-// data from beside the repository. Only tests import it.
+// Package needs gets what a test needs from outside its package: a program that
+// may not be installed, data from beside the repository, one of the module's
+// own programs. Only tests import it.
 //
 // It installs nothing. Where something is missing the test is skipped and a
 // line is left for the summary that `make test` prints; under continuous

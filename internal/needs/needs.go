@@ -3,10 +3,13 @@ package needs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 )
 
 // summary names the environment variable that holds the file to which what is
@@ -73,6 +76,39 @@ func Root() (string, error) {
 		}
 		dir = up
 	}
+}
+
+// Command builds one of the module's programs, such as ./cmd/waypoint, and
+// returns the binary's path.
+func Command(t testing.TB, program string) string {
+	t.Helper()
+	root, err := Root()
+	if err != nil {
+		t.Fatalf("build %s: %v", program, err)
+	}
+	// Looking at every source file tells the test cache what the test depends
+	// on; of what go build reads it sees nothing.
+	err = filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && file != root && strings.HasPrefix(d.Name(), "."):
+			return fs.SkipDir
+		case strings.HasSuffix(file, ".go") && !strings.HasSuffix(file, "_test.go"):
+			_, err = os.Stat(file)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatalf("build %s: %v", program, err)
+	}
+	bin := filepath.Join(t.TempDir(), filepath.Base(program))
+	cmd := exec.Command("go", "build", "-o", bin, program)
+	cmd.Dir, cmd.WaitDelay = root, time.Second
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", program, err, text)
+	}
+	return bin
 }
 
 // Missing ends a test that cannot run here: it skips it and says so in the
