@@ -36,7 +36,10 @@ type Turn struct {
 	now    time.Time
 	dirty  []Flusher
 	notes  []Notified
+	at     int // of dirty: what has been flushed
+	told   int // of notes: what has been delivered
 	events int
+	look   int // the count of events at which the clock is due
 	ending bool
 }
 
@@ -60,36 +63,46 @@ func (t *Turn) Event() { t.events++ }
 
 // Spent reports whether the turn has used its share and should end.
 func (t *Turn) Spent() bool {
-	if t.events < clockEvery {
-		return false
-	}
 	if t.events >= MaxEvents {
 		return true
 	}
-	return t.events%clockEvery == 0 && time.Since(t.Now()) > MaxTime
+	if t.events < t.look+clockEvery {
+		return false
+	}
+	t.look = t.events
+	return time.Since(t.Now()) > MaxTime
 }
 
 // End flushes and delivers until neither is left, and makes the turn ready for
-// the next read.
+// the next read. If one of them panics, calling End again goes on behind it.
 func (t *Turn) End() {
 	if t.ending {
 		return // an up-call that ends its own turn: the loop below goes on anyway
 	}
 	t.ending = true
-	for len(t.dirty) > 0 || len(t.notes) > 0 {
-		for i := 0; i < len(t.dirty); i++ { // Flush may mark more: nested connections come before their carriers
-			t.dirty[i].Flush(t)
-			t.dirty[i] = nil
+	defer func() { t.ending = false }()
+	for {
+		for t.at < len(t.dirty) { // Flush may mark more: nested connections come before their carriers
+			f := t.dirty[t.at]
+			t.dirty[t.at] = nil
+			t.at++
+			f.Flush(t)
 		}
-		t.dirty = t.dirty[:0]
-		n := len(t.notes) // only these: an up-call's own notes wait for its flush
-		for i := range n {
-			t.notes[i].Notified(t)
-			t.notes[i] = nil
+		t.dirty, t.at = t.dirty[:0], 0
+		if t.told == len(t.notes) {
+			break
 		}
-		t.notes = append(t.notes[:0], t.notes[n:]...)
+		t.notes = append(t.notes[:0], t.notes[t.told:]...)
+		t.told = 0
+		for n := len(t.notes); t.told < n; { // only these: an up-call's own notes wait for its flush
+			u := t.notes[t.told]
+			t.notes[t.told] = nil
+			t.told++
+			u.Notified(t)
+		}
 	}
-	t.events, t.now, t.ending = 0, time.Time{}, false
+	t.notes, t.told = t.notes[:0], 0
+	t.events, t.look, t.now = 0, 0, time.Time{}
 }
 
 // A Sink is where bytes go: a transport connection, or a stream of one.

@@ -381,13 +381,17 @@ func (c *Conn) engineEOF() (keep bool) {
 
 func (c *Conn) endTurn() {
 	c.open = false
-	if !c.endOf(&c.turn) {
-		c.turn = turn.Turn{} // it stopped halfway and would never end again
+	c.endOf(&c.turn)
+}
+
+// endOf ends a turn. A Flusher or an up-call of another connection may panic in
+// it; the turn goes on behind that one, or the rest would stay unflushed.
+func (c *Conn) endOf(t *turn.Turn) {
+	for !c.tryEnd(t) {
 	}
 }
 
-// endOf ends a turn, and reports whether it did: a Flusher may have panicked.
-func (c *Conn) endOf(t *turn.Turn) (ended bool) {
+func (c *Conn) tryEnd(t *turn.Turn) (ended bool) {
 	defer c.rescue()
 	t.End()
 	return true

@@ -1,0 +1,169 @@
+package turn
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A thing tells in which order it was flushed and notified.
+type thing struct {
+	name  string
+	log   *[]string
+	flush func(t *Turn)
+	told  func(t *Turn)
+}
+
+func (x *thing) Flush(t *Turn) {
+	*x.log = append(*x.log, "flush "+x.name)
+	if x.flush != nil {
+		x.flush(t)
+	}
+}
+
+func (x *thing) Notified(t *Turn) {
+	*x.log = append(*x.log, "tell "+x.name)
+	if x.told != nil {
+		x.told(t)
+	}
+}
+
+func TestEndRepeatsUntilNothingIsLeft(t *testing.T) {
+	var log []string
+	a, b := &thing{name: "a", log: &log}, &thing{name: "b", log: &log}
+	a.flush = func(t *Turn) { t.Mark(b); a.flush = nil }            // a nested connection marks its carrier
+	b.told = func(t *Turn) { t.Mark(a); t.Notify(a); b.told = nil } // credit came, and makes more to flush
+	var tn Turn
+	tn.Mark(a)
+	tn.Notify(b)
+	tn.End()
+	want := []string{"flush a", "flush b", "tell b", "flush a", "tell a"}
+	if !slices.Equal(log, want) {
+		t.Errorf("got %q, want %q", log, want)
+	}
+	log = nil
+	tn.End()
+	if len(log) != 0 {
+		t.Errorf("an ended turn did %q", log)
+	}
+}
+
+func TestEndInsideAnUpcall(t *testing.T) {
+	var log []string
+	a, b := &thing{name: "a", log: &log}, &thing{name: "b", log: &log}
+	a.told = func(t *Turn) { t.Notify(b); t.End() }
+	var tn Turn
+	tn.Notify(a)
+	tn.End()
+	if want := []string{"tell a", "tell b"}; !slices.Equal(log, want) {
+		t.Errorf("got %q, want %q", log, want)
+	}
+}
+
+func TestPanicCostsOneItemOnly(t *testing.T) {
+	var log []string
+	things := map[string]*thing{}
+	var tn Turn
+	for _, name := range []string{"a", "b", "c"} {
+		x := &thing{name: name, log: &log}
+		things[name] = x
+		tn.Mark(x)
+		tn.Notify(x)
+	}
+	things["b"].flush = func(*Turn) { panic("flush") }
+	things["b"].told = func(*Turn) { panic("told") }
+	panics := 0
+	try := func() (ended bool) {
+		defer func() {
+			if recover() != nil {
+				panics++
+			}
+		}()
+		tn.End()
+		return true
+	}
+	for !try() {
+	}
+	want := []string{"flush a", "flush b", "flush c", "tell a", "tell b", "tell c"}
+	if !slices.Equal(log, want) || panics != 2 {
+		t.Errorf("got %q and %d panics, want %q and 2", log, panics, want)
+	}
+}
+
+func TestSpent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tn Turn
+		for range MaxEvents - 1 {
+			tn.Event()
+			if tn.Spent() {
+				t.Fatal("spent before its time and count")
+			}
+		}
+		tn.Event()
+		if !tn.Spent() {
+			t.Error("not spent after MaxEvents")
+		}
+		tn.End()
+		for range clockEvery {
+			tn.Event()
+		}
+		tn.Now()
+		time.Sleep(2 * MaxTime)
+		if !tn.Spent() {
+			t.Error("not spent after MaxTime")
+		}
+		tn.End()
+		if tn.Spent() {
+			t.Error("spent after it ended")
+		}
+	})
+}
+
+func TestNowIsReadOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tn Turn
+		first := tn.Now()
+		time.Sleep(time.Second)
+		if got := tn.Now(); got != first {
+			t.Errorf("the clock moved from %v to %v within a turn", first, got)
+		}
+		tn.End()
+		if got, want := tn.Now().Sub(first), time.Second; got != want {
+			t.Errorf("the next turn began after %v, want %v", got, want)
+		}
+	})
+}
+
+func TestTurnAllocatesNothing(t *testing.T) {
+	var log []string
+	x := &thing{log: &log}
+	var tn Turn
+	got := testing.AllocsPerRun(100, func() {
+		log = log[:0]
+		for range 8 {
+			tn.Mark(x)
+			tn.Notify(x)
+		}
+		tn.End()
+	})
+	if got > 0.1 {
+		t.Errorf("%v allocations a turn, want 0", got)
+	}
+}
+
+// BenchmarkEnd is what a turn costs that touched one connection.
+func BenchmarkEnd(b *testing.B) {
+	var tn Turn
+	x := quiet{}
+	for b.Loop() {
+		tn.Mark(x)
+		tn.Notify(x)
+		tn.End()
+	}
+}
+
+type quiet struct{}
+
+func (quiet) Flush(*Turn)    {}
+func (quiet) Notified(*Turn) {}
