@@ -1,10 +1,12 @@
 package hbone
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
-	"time"
+	"strings"
+	"sync/atomic"
 
 	"github.com/sandwich-mesh/sandwich/hbone/peer"
 	"github.com/sandwich-mesh/sandwich/hbone/proxyproto"
@@ -18,7 +20,7 @@ var (
 	_ h2.ConnHandler = (*serverConn)(nil)
 )
 
-// MeshOptions are the HTTP/2 settings of both ends of a mesh connection.
+// meshOptions are the HTTP/2 settings of both ends of a mesh connection.
 //
 // Node tunnels open at most 100 streams and do not wait for SETTINGS, so fewer
 // than 100 would leave requests stuck. The connection window differs from the
@@ -40,9 +42,13 @@ type serverConn struct {
 	w      *wire.Conn
 	server *Server
 
-	// Set once: what every tunnel of the connection shares.
-	peer   peer.Info
-	expiry time.Time // of the peer's certificate
+	// Set once.
+	nc      net.Conn
+	peer    peer.Info        // what every tunnel of the connection shares
+	cert    *PeerCertificate // with which the connection ends
+	trusted *Credentials     // the set that cert was checked against, or an older one
+
+	ended atomic.Bool // with its peer's certificate
 }
 
 func newServerConn(s *Server, w *wire.Conn, nc net.Conn) (*serverConn, error) {
@@ -50,7 +56,7 @@ func newServerConn(s *Server, w *wire.Conn, nc net.Conn) (*serverConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &serverConn{w: w, server: s, expiry: p.NotAfter}
+	c := &serverConn{w: w, server: s, nc: nc, cert: p}
 	c.peer = peer.Info{How: peer.HBONE, ID: p.ID, Source: addrOf(nc.RemoteAddr()), Local: addrOf(nc.LocalAddr())}
 	c.Conn = h2.NewConn(w, c, meshOptions(false))
 	return c, nil
@@ -58,39 +64,81 @@ func newServerConn(s *Server, w *wire.Conn, nc net.Conn) (*serverConn, error) {
 
 // serve runs the connection until it is over.
 func (c *serverConn) serve() {
-	c.w.Run(func(t *turn.Turn) { c.Start(t) })
+	if c.server.Certificates.Current() != c.trusted { // changed while this one was not yet known
+		c.recheck()
+	}
+	c.w.Run(c.Start)
 	c.w.Serve(c)
 }
 
-func (c *serverConn) goAway() { c.w.Run(func(t *turn.Turn) { c.GoAway(t); c.Idle(t) }) }
+func (c *serverConn) goAway() { c.w.Run(c.GoAway) }
+
+// recheck ends the connection if its peer would not be accepted any more.
+func (c *serverConn) recheck() {
+	if err := c.server.Certificates.Recheck(c.cert); err != nil {
+		c.w.Run(func(t *turn.Turn) { c.distrust(t, err) })
+	}
+}
+
+// distrust ends the connection with its peer's certificate: GOAWAY, and its
+// streams end at once.
+func (c *serverConn) distrust(t *turn.Turn, err error) {
+	if c.ended.Swap(true) {
+		return
+	}
+	c.server.stats.Distrusted.Add(1)
+	c.server.fault(c.nc, err)
+	c.Fail(t, CodeNoError, err.Error())
+	closeDone(t, c.Conn, c.w)
+}
+
+// Feed hands on what the engine still has to say before its error ends the
+// connection.
+func (c *serverConn) Feed(t *turn.Turn, p []byte) error {
+	err := c.Conn.Feed(t, p)
+	if err != nil {
+		c.Flush(t)
+	}
+	return err
+}
+
+// closeDone ends a connection that has nothing left to do. What the engine has
+// still to say goes first: closing takes nothing more.
+func closeDone(t *turn.Turn, c *h2.Conn, w *wire.Conn) {
+	if c.Done() {
+		c.Flush(t)
+		w.Close(t)
+	}
+}
 
 // EOF: a mesh connection is over when either side ends it.
 func (c *serverConn) EOF(*turn.Turn) bool { return false }
 
 // Tick watches over the connection, and ends it with its peer's certificate.
 func (c *serverConn) Tick(t *turn.Turn) {
-	if t.Now().After(c.expiry) {
-		c.Fail(t, CodeNoError, "the peer's certificate has expired")
-		c.w.Close(t)
-		return
+	if t.Now().After(c.cert.NotAfter) {
+		c.distrust(t, c.cert.expired())
 	}
 	c.Conn.Tick(t)
 }
 
 func (c *serverConn) Closed(t *turn.Turn, err error) {
+	if err != nil && c.silent() && ReasonOf(err) == TLSRefusedByPeer {
+		c.server.stats.BadHandshakes.Add(1)
+		c.server.fault(c.nc, &HandshakeError{c.peer.Source.String(), c.server.stats.TLS.Explain(err)})
+	}
 	c.Conn.Closed(t, err)
-	c.server.gone(c.w)
+	c.server.gone(c.nc)
 }
+
+// silent reports whether the peer has said nothing yet.
+func (c *serverConn) silent() bool { return c.Stats().SettingsIn == 0 }
 
 // GoneAway needs no answer: the client finishes its streams and leaves.
 func (c *serverConn) GoneAway(*turn.Turn, uint32, uint32, string) {}
 
 // Idle ends a connection that was told to go away and has nothing left to do.
-func (c *serverConn) Idle(t *turn.Turn) {
-	if c.Done() {
-		c.w.Close(t)
-	}
-}
+func (c *serverConn) Idle(t *turn.Turn) { closeDone(t, c.Conn, c.w) }
 
 // Request answers one CONNECT: 200 when the owner of the server takes the
 // tunnel, and otherwise the status that node tunnels know (contract of Istio's
@@ -99,39 +147,47 @@ func (c *serverConn) Request(t *turn.Turn, s *h2.Stream, fields []h2.Field, end 
 	tun, err := c.tunnel(s, fields, end)
 	if err != nil {
 		c.server.stats.BadConnects.Add(1)
-		c.refuse(t, s, err)
+		c.refuse(t, s, ignore{}, err)
 		return
 	}
-	tun.answer = c
+	s.Handle(tun) // which hears nothing before Request has returned
 	h, err := c.server.Accept(t, tun)
 	if err != nil && err != ErrLater {
 		c.server.stats.Refused.Add(1)
-		c.refuse(t, s, err)
+		c.refuse(t, s, ignore{}, err)
 		return
 	}
-	tun.h = h
-	s.Handle(tun)
+	tun.h.set(h)
 	if err == nil {
 		Answer(t, tun, nil)
 	}
 }
 
 // Answer tells the client of an accepted tunnel what became of it: nil opens
-// it. Node tunnels answer 200 only when the application is connected.
+// it, and with an error the handler hears Closed. Node tunnels answer 200 only
+// when the application is connected. Only the first answer counts.
 func Answer(t *turn.Turn, tun Tunnel, err error) {
-	st, ok := tun.(*streamTunnel)
-	switch {
-	case !ok && err != nil:
-		tun.Abort(t, CodeRefusedStream)
-	case !ok:
-	case err != nil:
-		st.h = deaf{}
-		st.answer.server.stats.Refused.Add(1)
-		st.answer.refuse(t, st.s, err)
-	default:
-		st.answer.server.stats.Tunnels.Add(1)
-		st.s.SendHeaders(t, accepted200, false)
+	switch tun := tun.(type) {
+	case *streamTunnel:
+		tun.respond(t, err)
+	case *tcpTunnel:
+		tun.respond(t, err)
 	}
+}
+
+// respond answers the CONNECT.
+func (st *streamTunnel) respond(t *turn.Turn, err error) {
+	if st.accepted == nil || st.answered.Swap(true) {
+		return
+	}
+	stats := &st.accepted.server.stats
+	if err != nil {
+		stats.Refused.Add(1)
+		st.accepted.refuse(t, st.s, refused{st, err}, err)
+		return
+	}
+	stats.Tunnels.Add(1)
+	st.s.SendHeaders(t, accepted200, false)
 }
 
 var accepted200 = []h2.Field{{Name: ":status", Value: "200"}}
@@ -161,7 +217,7 @@ func (c *serverConn) tunnel(s *h2.Stream, fields []h2.Field, end bool) (*streamT
 	if info.Destination, info.Host, err = peer.ParseAuthority(authority); err != nil {
 		return nil, &Refusal{Status: 400, Reason: err.Error()}
 	}
-	return &streamTunnel{s: s, peer: &info, opened: true}, nil
+	return &streamTunnel{accepted: c, s: s, peer: &info, opened: true}, nil
 }
 
 // describe keeps what the client's node tunnel tells about the client. What does
@@ -183,27 +239,36 @@ func (c *serverConn) describe(info *peer.Info, f h2.Field) {
 	}
 }
 
-// refuse answers with a status and no body, and leaves the stream.
-func (c *serverConn) refuse(t *turn.Turn, s *h2.Stream, err error) {
+// refuse answers with a status and no body, and leaves the stream to h.
+func (c *serverConn) refuse(t *turn.Turn, s *h2.Stream, h h2.StreamHandler, err error) {
 	status := 503
-	if r, ok := err.(*Refusal); ok {
+	if r, ok := errors.AsType[*Refusal](err); ok {
 		status = r.Status
 	}
-	if c.server.OnFault != nil {
-		c.server.OnFault(net.TCPAddrFromAddrPort(c.peer.Source), err)
-	}
-	s.Handle(ignore{})
+	c.server.fault(c.nc, err)
+	s.Handle(h)
 	s.SendHeaders(t, []h2.Field{{Name: ":status", Value: strconv.Itoa(status)}}, true)
 	s.Abort(t, CodeNoError) // RFC 9113, section 8.1: the rest of the request is not wanted
 }
 
-// ignore handles a stream that was refused.
+// ignore handles a stream that was refused before anybody had it.
 type ignore struct{}
 
 func (ignore) Headers(*turn.Turn, *h2.Stream, []h2.Field, bool) {}
 func (ignore) Data(*turn.Turn, *h2.Stream, []byte, bool)        {}
 func (ignore) Left(*turn.Turn, *h2.Stream)                      {}
 func (ignore) Closed(*turn.Turn, *h2.Stream, error)             {}
+
+// refused handles a stream that was refused later: its handler hears the end.
+type refused struct {
+	tun *streamTunnel
+	err error
+}
+
+func (refused) Headers(*turn.Turn, *h2.Stream, []h2.Field, bool) {}
+func (refused) Data(*turn.Turn, *h2.Stream, []byte, bool)        {}
+func (refused) Left(*turn.Turn, *h2.Stream)                      {}
+func (r refused) Closed(t *turn.Turn, _ *h2.Stream, _ error)     { r.tun.h.get().Closed(t, r.err) }
 
 // parseProxy reads a PROXY header; n is 0 while more is needed.
 func (s *Server) parseProxy(p []byte) (h proxyproto.Header, n int, err error) {
@@ -213,19 +278,31 @@ func (s *Server) parseProxy(p []byte) (h proxyproto.Header, n int, err error) {
 // proxyPeer turns a PROXY header into who is at the other end. A header without
 // addresses has lost the destination, so nothing can be done with it.
 func (s *Server) proxyPeer(nc net.Conn, h proxyproto.Header) (*peer.Info, error) {
-	info := &peer.Info{How: peer.PROXY, Source: h.Source, Destination: h.Destination, Local: addrOf(nc.LocalAddr())}
-	if !h.Destination.IsValid() {
-		return nil, fmt.Errorf("PROXY header has no addresses, so the destination is lost: the pod's and the service's address family must be the same")
+	info := &peer.Info{How: peer.PROXY, Source: unmap(h.Source), Destination: unmap(h.Destination), Local: addrOf(nc.LocalAddr())}
+	switch {
+	case h.Local:
+		return nil, errors.New("its sender speaks for itself (LOCAL), as in a health check: there is no destination")
+	case !h.Destination.IsValid():
+		return nil, errors.New("it has no addresses (UNSPEC), so the destination is lost: the pod's and the service's address family must be the same")
+	}
+	if strings.IndexFunc(h.Service, notInName) < 0 {
+		info.Forwarded.Host = strings.ToLower(h.Service)
 	}
 	if h.Identity == "" {
 		return info, nil
 	}
 	id, err := peer.ParseID(h.Identity)
 	if err != nil {
-		return nil, fmt.Errorf("PROXY header, TLV 0xD0: %w", err)
+		return nil, fmt.Errorf("TLV 0xD0: %w", err)
 	}
 	info.ID = id
 	return info, nil
+}
+
+// notInName reports whether a service's name cannot have c: what is no name is
+// dropped, because the TLV 0xD1 is a hint.
+func notInName(c rune) bool {
+	return !(c == '.' || c == '-' || c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z')
 }
 
 // plainPeer is what is known of a connection that has no header.
@@ -235,8 +312,7 @@ func plainPeer(nc net.Conn) *peer.Info {
 }
 
 // badHeader counts and reports a PROXY header that is no use.
-func (s *Server) badHeader(nc net.Conn, err error) error {
+func (s *Server) badHeader(nc net.Conn, err error) {
 	s.stats.BadHeaders.Add(1)
 	s.fault(nc, fmt.Errorf("PROXY header: %w", err))
-	return err
 }

@@ -1,6 +1,8 @@
 package hbone
 
 import (
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -21,23 +23,48 @@ type clientConn struct {
 	g *group
 
 	// Set once.
-	expiry time.Time // of the peer's certificate
+	cert    *PeerCertificate // with which the connection ends
+	trusted *Credentials     // the set that cert was checked against, or an older one
 
 	// Atomic.
 	idleSince atomic.Int64 // Unix seconds; 0 while it carries streams
+	ended     atomic.Bool  // with its peer's certificate
 }
 
 // retire lets the streams finish and then ends the connection.
 func (c *clientConn) retire(t *turn.Turn) {
 	c.g.drop(c)
 	c.GoAway(t)
-	c.closeIfDone(t)
+	closeDone(t, c.Conn, c.w)
 }
 
-func (c *clientConn) closeIfDone(t *turn.Turn) {
-	if c.Streams() == 0 {
-		c.w.Close(t)
+// recheck ends the connection if its peer would not be accepted any more.
+func (c *clientConn) recheck() {
+	if err := c.g.pool.Certificates.Recheck(c.cert); err != nil {
+		c.w.Run(func(t *turn.Turn) { c.distrust(t, err) })
 	}
+}
+
+// distrust ends the connection with its peer's certificate: GOAWAY, and its
+// streams end at once.
+func (c *clientConn) distrust(t *turn.Turn, err error) {
+	if c.ended.Swap(true) {
+		return
+	}
+	c.g.pool.stats.Distrusted.Add(1)
+	c.g.drop(c)
+	c.Fail(t, CodeNoError, err.Error())
+	closeDone(t, c.Conn, c.w)
+}
+
+// Feed hands on what the engine still has to say before its error ends the
+// connection.
+func (c *clientConn) Feed(t *turn.Turn, p []byte) error {
+	err := c.Conn.Feed(t, p)
+	if err != nil {
+		c.Flush(t)
+	}
+	return err
 }
 
 // EOF: a mesh connection is over when either side ends it.
@@ -47,18 +74,14 @@ func (c *clientConn) EOF(*turn.Turn) bool { return false }
 // when it has long been idle.
 func (c *clientConn) Tick(t *turn.Turn) {
 	switch {
-	case t.Now().After(c.expiry):
-		c.g.drop(c)
-		c.Fail(t, CodeNoError, "the peer's certificate has expired")
-		c.w.Close(t)
-		return
+	case t.Now().After(c.cert.NotAfter):
+		c.distrust(t, c.cert.expired())
 	case c.Streams() > 0:
 		c.idleSince.Store(0)
 	case c.idleSince.Load() == 0:
 		c.idleSince.Store(t.Now().Unix())
-	case t.Now().Unix()-c.idleSince.Load() >= int64(IdleTimeout/time.Second):
+	case t.Now().Unix()-c.idleSince.Load() >= int64(c.g.pool.idleTimeout(c.g.key)/time.Second):
 		c.retire(t)
-		return
 	}
 	c.Conn.Tick(t)
 }
@@ -66,7 +89,25 @@ func (c *clientConn) Tick(t *turn.Turn) {
 func (c *clientConn) Closed(t *turn.Turn, err error) {
 	c.g.drop(c)
 	c.g.pool.stats.Conns.Add(-1)
+	if c.Stats().SettingsIn == 0 && !c.Draining() {
+		err = c.refused(err)
+	}
 	c.Conn.Closed(t, err)
+}
+
+var errSilent = errors.New("closed by the peer")
+
+// refused explains the end of a connection on which the peer has said nothing.
+// Under TLS 1.3 the client's part of the handshake is over before the server
+// looks at its certificate, so that is where a refusal shows.
+func (c *clientConn) refused(err error) error {
+	if err == nil {
+		err = errSilent
+	}
+	if ReasonOf(err) == TLSOther {
+		err = fmt.Errorf("closed before the peer said anything, which is how some refuse a certificate: %w", err)
+	}
+	return c.g.noHandshake(err)
 }
 
 // Request never comes: push is off, so a server opens no streams.
@@ -78,12 +119,8 @@ func (c *clientConn) Request(t *turn.Turn, s *h2.Stream, _ []h2.Field, _ bool) {
 // GoneAway stops new streams; those under way go on.
 func (c *clientConn) GoneAway(t *turn.Turn, _, _ uint32, _ string) {
 	c.g.drop(c)
-	c.closeIfDone(t)
+	closeDone(t, c.Conn, c.w)
 }
 
 // Idle ends a connection that takes no more streams.
-func (c *clientConn) Idle(t *turn.Turn) {
-	if c.Draining() {
-		c.closeIfDone(t)
-	}
-}
+func (c *clientConn) Idle(t *turn.Turn) { closeDone(t, c.Conn, c.w) }

@@ -57,7 +57,10 @@ func (e *ResetError) Clean() bool { return e.Code == CodeNoError || e.Code == Co
 
 // An UnprocessedError says that the far end never saw the CONNECT: it was
 // refused before processing or lay beyond its GOAWAY. Trying again is safe.
-type UnprocessedError struct{ Err error }
+type UnprocessedError struct {
+	GoneAway bool // it lay beyond a GOAWAY
+	Err      error
+}
 
 func (e *UnprocessedError) Error() string { return "tunnel not processed: " + e.Err.Error() }
 func (e *UnprocessedError) Unwrap() error { return e.Err }

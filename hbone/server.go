@@ -31,11 +31,13 @@ type Server struct {
 	ServerOptions
 	stats ServerStats
 
+	tls        *tls.Config   // nil without certificates
 	handshakes chan struct{} // one token for each handshake under way
+	watch      sync.Once
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
-	conns     map[*wire.Conn]*accepted
+	conns     map[net.Conn]*accepted
 	closing   bool
 	idle      chan struct{} // closed when closing and the last connection has gone
 }
@@ -46,13 +48,14 @@ type ServerOptions struct {
 	// returns who handles the tunnel; with ErrLater, it calls Answer when it
 	// knows. Any other error refuses, a *Refusal with its status.
 	Accept func(t *turn.Turn, tun Tunnel) (TunnelHandler, error)
-	// TLS serves HBONE listeners; see Identity.ServerConfig.
-	TLS *tls.Config
+	// Certificates prove who we are, and whom we trust, on HBONE listeners.
+	Certificates *Certificates
 	// TrustProxyFrom lists who may send PROXY headers besides loopback.
 	TrustProxyFrom []netip.Prefix
 	// ProxyV1 admits version 1 headers, which carry no identity.
 	ProxyV1 bool
-	// MaxConns is the cap on connections; 0 means none.
+	// MaxConns is the cap on connections, those that still shake hands
+	// included; 0 means none.
 	MaxConns int
 	// Wire says how connections are driven; ticks are needed.
 	Wire wire.Options
@@ -71,26 +74,32 @@ type ServerStats struct {
 	BadHeaders    atomic.Int64 // PROXY headers malformed, cut short or late
 	BadHandshakes atomic.Int64 // TLS handshakes that failed
 	TLS           TLSFaults    // …and why
+	Distrusted    atomic.Int64 // mesh connections ended with their peer's certificate
 	BadConnects   atomic.Int64 // CONNECT requests malformed
 	BadMetadata   atomic.Int64 // forwarded, baggage or traceparent that did not parse
 	AcceptErrors  atomic.Int64 // errors of accept itself, such as no descriptors
 }
 
-// accepted is what the server remembers of a connection.
+// accepted is what the server remembers of a connection. It is guarded by the
+// server's mu.
 type accepted struct {
-	since time.Time
-	mesh  *serverConn // nil for a TCP tunnel
+	w    *wire.Conn  // nil until a handshake has succeeded
+	mesh *serverConn // nil for a TCP tunnel
 }
 
 // NewServer returns a server without listeners.
 func NewServer(o ServerOptions) *Server {
-	return &Server{
+	s := &Server{
 		ServerOptions: o,
 		handshakes:    make(chan struct{}, MaxHandshakes),
 		listeners:     map[net.Listener]struct{}{},
-		conns:         map[*wire.Conn]*accepted{},
+		conns:         map[net.Conn]*accepted{},
 		idle:          make(chan struct{}),
 	}
+	if o.Certificates != nil {
+		s.tls = o.Certificates.ServerConfig()
+	}
+	return s
 }
 
 // Stats returns the server's counters.
@@ -99,7 +108,12 @@ func (s *Server) Stats() *ServerStats { return &s.stats }
 // ServeHBONE accepts mutual TLS carrying HTTP/2 CONNECT on l until l or the
 // server closes.
 func (s *Server) ServeHBONE(l net.Listener) error {
-	return s.serve(l, func(nc net.Conn) { go s.handshake(nc) })
+	if s.tls == nil {
+		l.Close()
+		return errors.New("HBONE cannot be served without certificates")
+	}
+	s.watch.Do(func() { go s.Certificates.watch(s.idle, s.recheck) })
+	return s.serve(l, s.startHandshake)
 }
 
 // ServeProxy accepts TCP connections that begin with a PROXY header.
@@ -128,14 +142,30 @@ func (s *Server) serve(l net.Listener, start func(net.Conn)) error {
 		}
 		wait = 0
 		s.stats.Accepted.Add(1)
-		if s.MaxConns > 0 && s.stats.Conns.Load() >= int64(s.MaxConns) {
-			s.stats.OverCap.Add(1)
-			s.fault(nc, fmt.Errorf("%w: %d connections", ErrOverCap, s.MaxConns))
+		if err := s.admit(nc); err != nil {
+			s.fault(nc, err)
 			nc.Close()
 			continue
 		}
 		start(nc)
 	}
+}
+
+// admit remembers a connection until gone is called for it, unless there are
+// too many.
+func (s *Server) admit(nc net.Conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closing:
+		return net.ErrClosed
+	case s.MaxConns > 0 && len(s.conns) >= s.MaxConns:
+		s.stats.OverCap.Add(1)
+		return fmt.Errorf("%w: %d connections", ErrOverCap, s.MaxConns)
+	}
+	s.conns[nc] = new(accepted)
+	s.stats.Conns.Add(1)
+	return nil
 }
 
 func (s *Server) fault(nc net.Conn, err error) {
@@ -144,39 +174,50 @@ func (s *Server) fault(nc net.Conn, err error) {
 	}
 }
 
+func (s *Server) startHandshake(nc net.Conn) { go s.handshake(nc) }
+
 // handshake makes an accepted connection a mesh connection. It runs on a
 // goroutine of its own, so that the reader's stack stays small.
 func (s *Server) handshake(nc net.Conn) {
-	select {
-	case s.handshakes <- struct{}{}:
-		defer func() { <-s.handshakes }()
-	default:
-		s.stats.BadHandshakes.Add(1)
-		s.fault(nc, fmt.Errorf("%d handshakes under way", MaxHandshakes))
-		nc.Close()
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), HandshakeTimeout)
-	defer cancel()
-	w := wire.NewTLS(nc, func(c net.Conn) *tls.Conn { return tls.Server(c, s.TLS) }, s.Wire)
-	if err := w.Handshake(ctx); err != nil {
-		s.stats.BadHandshakes.Add(1)
-		s.fault(nc, &HandshakeError{nc.RemoteAddr().String(), s.stats.TLS.Explain(err)})
-		nc.Close()
-		return
-	}
-	c, err := newServerConn(s, w, nc)
+	c, err := s.shake(nc)
 	if err != nil {
 		s.stats.BadHandshakes.Add(1)
 		s.fault(nc, &HandshakeError{nc.RemoteAddr().String(), s.stats.TLS.Explain(err)})
-		nc.Close()
+		s.gone(nc)
 		return
 	}
-	if !s.track(w, c) {
-		nc.Close()
+	if !s.begin(nc, c.w, c) {
+		c.w.Discard()
+		s.gone(nc)
 		return
 	}
 	go c.serve()
+}
+
+// shake waits for its turn and makes the handshake. With an error the
+// connection is being closed.
+func (s *Server) shake(nc net.Conn) (*serverConn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), HandshakeTimeout)
+	defer cancel()
+	select {
+	case s.handshakes <- struct{}{}:
+		defer func() { <-s.handshakes }()
+	case <-ctx.Done():
+		nc.Close()
+		return nil, fmt.Errorf("%d other handshakes are under way", MaxHandshakes)
+	}
+	trusted := s.Certificates.Current()
+	w := wire.NewTLS(nc, func(c net.Conn) *tls.Conn { return tls.Server(c, s.tls) }, s.Wire)
+	if err := w.Handshake(ctx); err != nil {
+		return nil, err
+	}
+	c, err := newServerConn(s, w, nc)
+	if err != nil {
+		w.Discard()
+		return nil, err
+	}
+	c.trusted = trusted
+	return c, nil
 }
 
 // serveProxyConn serves a connection that must begin with a PROXY header.
@@ -185,38 +226,34 @@ func (s *Server) serveProxyConn(nc net.Conn) {
 		s.stats.Untrusted.Add(1)
 		s.fault(nc, errors.New("PROXY header refused: it may come only from loopback and the prefixes configured"))
 		nc.Close()
+		s.gone(nc)
 		return
 	}
-	o := s.Wire
-	o.Park = parkAt
-	t := &tcpTunnel{server: s, nc: nc, w: wire.New(nc, o)}
-	if !s.track(t.w, nil) {
-		nc.Close()
-		return
+	if t := s.tcpTunnel(nc); t != nil {
+		go t.w.Serve(t)
 	}
-	go t.w.Serve(t)
 }
 
 // servePlainConn serves a connection of the NONE binding.
 func (s *Server) servePlainConn(nc net.Conn) {
-	o := s.Wire
-	o.Park = parkAt
-	t := &tcpTunnel{server: s, nc: nc, w: wire.New(nc, o), peer: plainPeer(nc)}
-	if !s.track(t.w, nil) {
-		nc.Close()
-		return
+	if t := s.tcpTunnel(nc); t != nil {
+		t.peer = plainPeer(nc)
+		go t.servePlain()
 	}
-	go t.servePlain()
 }
 
-func (t *tcpTunnel) servePlain() {
-	t.w.Run(func(tn *turn.Turn) {
-		if err := t.accept(tn); err != nil {
-			t.server.fault(t.nc, err)
-			t.w.Abort(tn, CodeRefusedStream)
-		}
-	})
-	t.w.Serve(t)
+// tcpTunnel returns the tunnel of an accepted TCP connection, nil if the server
+// is closing.
+func (s *Server) tcpTunnel(nc net.Conn) *tcpTunnel {
+	o := s.Wire
+	o.Park = parkAt
+	t := &tcpTunnel{server: s, nc: nc, w: wire.New(nc, o), since: time.Now()}
+	if !s.begin(nc, t.w, nil) {
+		nc.Close()
+		s.gone(nc)
+		return nil
+	}
+	return t
 }
 
 func (s *Server) trusted(a netip.Addr) bool {
@@ -258,50 +295,56 @@ func (s *Server) dropListener(l net.Listener) {
 	l.Close()
 }
 
-// track remembers a connection until gone is called for it.
-func (s *Server) track(w *wire.Conn, c *serverConn) bool {
+// begin notes how an admitted connection is driven, and reports whether it may
+// go on.
+func (s *Server) begin(nc net.Conn, w *wire.Conn, c *serverConn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	a := s.conns[nc]
+	if a == nil || s.closing {
 		return false
 	}
-	s.conns[w] = &accepted{since: time.Now(), mesh: c}
-	s.stats.Conns.Add(1)
+	a.w, a.mesh = w, c
 	return true
 }
 
 // gone forgets a connection.
-func (s *Server) gone(w *wire.Conn) {
+func (s *Server) gone(nc net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.conns[w]; !ok {
+	if _, ok := s.conns[nc]; !ok {
 		return
 	}
-	delete(s.conns, w)
+	delete(s.conns, nc)
 	s.stats.Conns.Add(-1)
 	if s.closing && len(s.conns) == 0 {
 		close(s.idle)
 	}
 }
 
-// checkHeaderDeadline ends a connection whose PROXY header is late.
-func (s *Server) checkHeaderDeadline(tn *turn.Turn, tun *tcpTunnel) {
-	s.mu.Lock()
-	a := s.conns[tun.w]
-	s.mu.Unlock()
-	if a == nil || tn.Now().Sub(a.since) < HeaderTimeout {
-		return
+// recheck ends the mesh connections whose peers are not trusted any more.
+func (s *Server) recheck() {
+	for _, c := range s.meshConns() {
+		c.recheck()
 	}
-	s.stats.BadHeaders.Add(1)
-	s.fault(tun.nc, fmt.Errorf("PROXY header not received within %v", HeaderTimeout))
-	tun.w.Abort(tn, CodeCancel)
+}
+
+func (s *Server) meshConns() []*serverConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*serverConn
+	for _, a := range s.conns {
+		if a.mesh != nil {
+			all = append(all, a.mesh)
+		}
+	}
+	return all
 }
 
 // Drain stops accepting and tells every mesh connection to finish: GOAWAY, and
 // the streams under way go on.
 func (s *Server) Drain() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !s.closing {
 		s.closing = true
 		if len(s.conns) == 0 {
@@ -311,12 +354,14 @@ func (s *Server) Drain() {
 	for l := range s.listeners {
 		l.Close()
 	}
-	for _, a := range s.conns {
-		if a.mesh != nil {
-			go a.mesh.goAway()
-		}
+	s.mu.Unlock()
+	for _, c := range s.meshConns() {
+		go c.goAway()
 	}
 }
+
+// cutTime bounds how long Shutdown waits for what it has cut.
+const cutTime = time.Second
 
 // Shutdown drains, waits until the last connection has gone or ctx ends, and
 // cuts what is left then. It returns how many it cut.
@@ -327,14 +372,31 @@ func (s *Server) Shutdown(ctx context.Context) int {
 		return 0
 	case <-ctx.Done():
 	}
+	n := s.cut()
+	late := time.NewTimer(cutTime)
+	defer late.Stop()
+	select {
+	case <-s.idle:
+	case <-late.C:
+	}
+	return n
+}
+
+// cut ends every connection at once and returns how many there were.
+func (s *Server) cut() int {
 	s.mu.Lock()
-	left := make([]*wire.Conn, 0, len(s.conns))
-	for w := range s.conns {
-		left = append(left, w)
+	var left []*wire.Conn
+	n := len(s.conns)
+	for nc, a := range s.conns {
+		if a.w == nil {
+			nc.Close() // which ends its handshake
+		} else {
+			left = append(left, a.w)
+		}
 	}
 	s.mu.Unlock()
 	for _, w := range left {
 		w.Run(func(tn *turn.Turn) { w.Abort(tn, CodeCancel) })
 	}
-	return len(left)
+	return n
 }

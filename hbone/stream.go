@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sandwich-mesh/sandwich/hbone/peer"
 	"github.com/sandwich-mesh/sandwich/internal/h2"
@@ -15,19 +16,33 @@ var (
 	_ h2.StreamHandler = (*streamTunnel)(nil)
 )
 
+// A handled says who hears of a tunnel. A connection that changes its protocol
+// sets it anew in whichever turn decided so, beside the goroutine that reads.
+type handled struct{ p atomic.Pointer[TunnelHandler] }
+
+func (h *handled) set(to TunnelHandler) { h.p.Store(&to) }
+
+func (h *handled) get() TunnelHandler {
+	if p := h.p.Load(); p != nil {
+		return *p
+	}
+	return deaf{}
+}
+
 // A streamTunnel is a Tunnel on one CONNECT stream of a mesh connection, at
 // either end of it.
 type streamTunnel struct {
 	// Set once, before the first event.
-	peer   *peer.Info
-	client bool
-	answer *serverConn // who answers the CONNECT of a tunnel that we accept
+	peer     *peer.Info
+	client   bool
+	accepted *serverConn // of a tunnel that we accept
 
 	// Owned by the events, which never overlap.
-	h      TunnelHandler
 	opened bool
 
-	done int // bytes consumed and not yet credited; guarded by the reader's lane
+	// Atomic.
+	h        handled
+	answered atomic.Bool // the CONNECT of a tunnel that we accept
 
 	// Guarded by mu: a tunnel that we open waits for a mesh connection, and may
 	// be aborted meanwhile.
@@ -38,27 +53,14 @@ type streamTunnel struct {
 }
 
 func (t *streamTunnel) Peer() *peer.Info       { return t.peer }
-func (t *streamTunnel) Handle(h TunnelHandler) { t.h = h }
+func (t *streamTunnel) Handle(h TunnelHandler) { t.h.set(h) }
 
 // Write and the other calls down are for tunnels that are open: a handler that
 // has not heard Opened may only Abort.
 func (t *streamTunnel) Write(tn *turn.Turn, p []byte) { t.s.Write(tn, p) }
 func (t *streamTunnel) Buffered() int                 { return t.s.Buffered() }
 func (t *streamTunnel) CloseWrite(tn *turn.Turn)      { t.s.CloseWrite(tn) }
-
-// Consume returns credit in runs: each return takes the connection's lock, and
-// the stream sends none before half a window is due. It is called in the lane of
-// whoever reads the tunnel.
-func (t *streamTunnel) Consume(tn *turn.Turn, n int) {
-	if t.done += n; t.done >= creditRun {
-		t.s.Consume(tn, t.done)
-		t.done = 0
-	}
-}
-
-// creditRun is small against half a window (128 KiB): what is held back never
-// stalls a sender.
-const creditRun = 16 << 10
+func (t *streamTunnel) Consume(tn *turn.Turn, n int)  { t.s.Consume(tn, n) }
 
 // Abort resets the stream, or gives up waiting for one.
 func (t *streamTunnel) Abort(tn *turn.Turn, code uint32) {
@@ -75,8 +77,7 @@ func (t *streamTunnel) Abort(tn *turn.Turn, code uint32) {
 	}
 }
 
-// attach opens the tunnel's stream on c, and reports whether it did or no
-// longer has to.
+// attach opens the tunnel's stream on c, unless nobody wants it any more.
 func (t *streamTunnel) attach(tn *turn.Turn, c *h2.Conn, fields []h2.Field) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,7 +96,7 @@ func (t *streamTunnel) attach(tn *turn.Turn, c *h2.Conn, fields []h2.Field) erro
 func (t *streamTunnel) fail(tn *turn.Turn, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.gone || t.failed != nil {
+	if t.gone || t.failed != nil || t.s != nil {
 		return
 	}
 	t.failed = err
@@ -107,16 +108,13 @@ func (t *streamTunnel) Notified(tn *turn.Turn) {
 	t.mu.Lock()
 	err := t.failed
 	t.mu.Unlock()
-	t.h.Closed(tn, err)
+	t.h.get().Closed(tn, err)
 }
 
-// Headers brings the answer to our CONNECT. Trailers mean nothing in a tunnel
-// and are ignored, but for the end they may carry.
+// Headers brings the answer to our CONNECT. Trailers never come: the engine
+// takes nothing but DATA in a tunnel (RFC 9113, section 8.5).
 func (t *streamTunnel) Headers(tn *turn.Turn, s *h2.Stream, fields []h2.Field, end bool) {
 	if !t.client || t.opened {
-		if end {
-			t.h.Data(tn, nil, true)
-		}
 		return
 	}
 	status := statusOf(fields)
@@ -124,8 +122,10 @@ func (t *streamTunnel) Headers(tn *turn.Turn, s *h2.Stream, fields []h2.Field, e
 	case status >= 100 && status < 200:
 		return
 	case status == 200 && !end:
+		t.mu.Lock() // attach may not have returned in its own turn
 		t.opened = true
-		t.h.Opened(tn)
+		t.mu.Unlock()
+		t.h.get().Opened(tn)
 	default:
 		t.refused(tn, s, status, end)
 	}
@@ -134,8 +134,8 @@ func (t *streamTunnel) Headers(tn *turn.Turn, s *h2.Stream, fields []h2.Field, e
 // refused ends a tunnel whose CONNECT was not answered with 200. A 200 that
 // ends the stream at once carries nothing, so it is a refusal too.
 func (t *streamTunnel) refused(tn *turn.Turn, s *h2.Stream, status int, end bool) {
-	h := t.h
-	t.h = deaf{}
+	h := t.h.get()
+	t.h.set(deaf{})
 	r := &Refusal{Status: status}
 	if status == 200 && end {
 		r.Reason = "the stream ended with its head"
@@ -158,32 +158,38 @@ func (t *streamTunnel) Data(tn *turn.Turn, s *h2.Stream, p []byte, end bool) {
 		s.Abort(tn, CodeProtocol)
 		return
 	}
-	t.h.Data(tn, p, end)
+	t.h.get().Data(tn, p, end)
 }
 
-func (t *streamTunnel) Left(tn *turn.Turn, _ *h2.Stream) { t.h.Left(tn) }
+func (t *streamTunnel) Left(tn *turn.Turn, _ *h2.Stream) { t.h.get().Left(tn) }
 
 func (t *streamTunnel) Closed(tn *turn.Turn, _ *h2.Stream, err error) {
-	t.h.Closed(tn, tunnelError(err))
+	t.h.get().Closed(tn, tunnelError(err))
 }
 
-// tunnelError turns what the HTTP/2 engine knows into what a tunnel's owner
-// asks: was it reset, was it never processed, did the connection go.
+// tunnelError turns what the engine below knows into what a tunnel's owner
+// asks: was it reset, and by whom, was it never processed, did the connection
+// go.
 func tunnelError(err error) error {
 	if err == nil {
 		return nil
 	}
 	if se, ok := errors.AsType[*h2.StreamError](err); ok {
 		switch {
-		case se.Remote && uint32(se.Code) == CodeRefusedStream:
-			return &UnprocessedError{err}
+		case se.Remote && se.Code == CodeRefusedStream:
+			return &UnprocessedError{Err: err}
 		case se.Remote:
-			return &ResetError{uint32(se.Code)}
+			return &ResetError{se.Code}
+		case se.Reason == "":
+			return ErrLocalAbort
 		}
 		return err
 	}
 	if ge, ok := errors.AsType[*h2.GoAwayError](err); ok && ge.Unprocessed {
-		return &UnprocessedError{err}
+		return &UnprocessedError{GoneAway: true, Err: err}
+	}
+	if _, ok := errors.AsType[*HandshakeError](err); ok {
+		return err // TLS turned out not to stand after all
 	}
 	return fmt.Errorf("mesh connection lost: %w", err)
 }

@@ -1,15 +1,16 @@
 package hbone
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sandwich-mesh/sandwich/hbone/peer"
-	"github.com/sandwich-mesh/sandwich/hbone/proxyproto"
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/internal/wire"
@@ -31,14 +32,17 @@ type tcpTunnel struct {
 	// Set once, before the first event.
 	server *Server  // of a tunnel that we accept
 	nc     net.Conn // its transport, for its addresses
+	since  time.Time
+	cancel context.CancelFunc // ends the dial of a tunnel that we open
 
 	// Owned by the read loop until opened is true, then set.
 	peer *peer.Info
-	h    TunnelHandler
-	head []byte // the beginning of a PROXY header that has not arrived whole
+	head []byte // lent: the beginning of a PROXY header that has not arrived whole
 
 	// Atomic.
-	opened atomic.Bool // the owner has accepted, or the dial has succeeded
+	h        handled
+	opened   atomic.Bool // the owner has accepted, or the dial has succeeded
+	answered atomic.Bool // it is known what becomes of an accepted tunnel
 
 	// Guarded by mu while a tunnel that we open has no connection yet.
 	mu     sync.Mutex
@@ -48,7 +52,7 @@ type tcpTunnel struct {
 }
 
 func (t *tcpTunnel) Peer() *peer.Info              { return t.peer }
-func (t *tcpTunnel) Handle(h TunnelHandler)        { t.h = h }
+func (t *tcpTunnel) Handle(h TunnelHandler)        { t.h.set(h) }
 func (t *tcpTunnel) Write(tn *turn.Turn, p []byte) { t.w.Write(tn, p) }
 func (t *tcpTunnel) Buffered() int                 { return t.w.Buffered() }
 func (t *tcpTunnel) CloseWrite(tn *turn.Turn)      { t.w.CloseWrite(tn) }
@@ -101,43 +105,49 @@ func (t *tcpTunnel) Notified(tn *turn.Turn) {
 	t.mu.Lock()
 	err := t.failed
 	t.mu.Unlock()
-	t.h.Closed(tn, err)
+	t.h.get().Closed(tn, err)
 }
 
 // Feed takes what was read: first a PROXY header where one is due, then the
 // application's bytes.
 func (t *tcpTunnel) Feed(tn *turn.Turn, p []byte) error {
 	if t.opened.Load() {
-		t.h.Data(tn, p, false)
-		return nil
+		t.h.get().Data(tn, p, false)
+	} else {
+		t.readHeader(tn, p)
 	}
-	return t.readHeader(tn, p)
+	return nil
 }
 
-func (t *tcpTunnel) readHeader(tn *turn.Turn, p []byte) error {
+func (t *tcpTunnel) readHeader(tn *turn.Turn, p []byte) {
 	whole := p
 	if len(t.head) > 0 {
-		t.head = append(t.head, p...)
+		t.head = buf.Append(t.head, p)
 		whole = t.head
 	}
 	hdr, n, err := t.server.parseProxy(whole)
-	switch {
-	case err != nil:
-		return t.server.badHeader(t.nc, err)
-	case n == 0:
+	if err == nil && n == 0 {
 		if t.head == nil {
-			t.head = append(buf.Get(len(p)), p...)
+			t.head = buf.Append(nil, p)
 		}
 		t.w.Consume(tn, len(p))
-		return nil
+		return
 	}
+	var info *peer.Info
+	if err == nil {
+		info, err = t.server.proxyPeer(t.nc, hdr)
+	}
+	if err != nil {
+		t.server.badHeader(t.nc, err)
+		t.w.Abort(tn, CodeProtocol)
+		return
+	}
+	t.peer = info
 	t.w.Consume(tn, len(p)-(len(whole)-n))
-	err = t.open(tn, hdr)
-	if err == nil && n < len(whole) {
-		t.h.Data(tn, whole[n:], false)
+	if t.accept(tn) && n < len(whole) {
+		t.h.get().Data(tn, whole[n:], false)
 	}
 	t.dropHead()
-	return err
 }
 
 func (t *tcpTunnel) dropHead() {
@@ -145,62 +155,80 @@ func (t *tcpTunnel) dropHead() {
 	t.head = nil
 }
 
-// open learns from the header who is at the other end, and asks the owner.
-func (t *tcpTunnel) open(tn *turn.Turn, hdr proxyproto.Header) error {
-	info, err := t.server.proxyPeer(t.nc, hdr)
-	if err != nil {
-		return t.server.badHeader(t.nc, err)
+// accept asks the owner of the server for a handler. A TCP connection is open
+// before that is known, so a refusal can only be an RST.
+func (t *tcpTunnel) accept(tn *turn.Turn) bool {
+	h, err := t.server.Accept(tn, t)
+	if err != nil && err != ErrLater {
+		t.respond(tn, err)
+		return false
 	}
-	t.peer = info
-	return t.accept(tn)
+	t.h.set(h)
+	t.opened.Store(true)
+	if err == nil {
+		t.respond(tn, nil)
+	}
+	return true
 }
 
-// accept asks the owner of the server for a handler.
-func (t *tcpTunnel) accept(tn *turn.Turn) error {
-	h, err := t.server.Accept(tn, t)
-	if err != nil && err != ErrLater { // a TCP connection is open before it is answered
+// servePlain serves a connection of the NONE binding, which is a tunnel at once.
+func (t *tcpTunnel) servePlain() {
+	t.w.Run(func(tn *turn.Turn) { t.accept(tn) })
+	t.w.Serve(t)
+}
+
+// respond notes what becomes of an accepted tunnel.
+func (t *tcpTunnel) respond(tn *turn.Turn, err error) {
+	switch {
+	case t.server == nil || t.answered.Swap(true):
+	case err == nil:
+		t.server.stats.Tunnels.Add(1)
+	default:
 		t.server.stats.Refused.Add(1)
-		return fmt.Errorf("tunnel to %s: %w", t.peer.Dest(), err)
+		t.server.fault(t.nc, fmt.Errorf("tunnel to %s: %w", t.peer.Dest(), err))
+		t.w.Abort(tn, CodeRefusedStream)
 	}
-	t.h = h
-	t.opened.Store(true)
-	t.server.stats.Tunnels.Add(1)
-	return nil
 }
 
 func (t *tcpTunnel) Left(tn *turn.Turn) {
 	if t.opened.Load() {
-		t.h.Left(tn)
+		t.h.get().Left(tn)
 	}
 }
 
 // Tick ends a connection whose PROXY header does not come.
 func (t *tcpTunnel) Tick(tn *turn.Turn) {
-	if t.server != nil && !t.opened.Load() {
-		t.server.checkHeaderDeadline(tn, t)
+	if t.server == nil || t.opened.Load() || tn.Now().Sub(t.since) < HeaderTimeout {
+		return
 	}
+	t.server.badHeader(t.nc, fmt.Errorf("not received within %v", HeaderTimeout))
+	t.w.Abort(tn, CodeCancel)
 }
 
 // EOF passes a FIN on. The writing side stays open: TCP half-closes.
 func (t *tcpTunnel) EOF(tn *turn.Turn) bool {
 	if !t.opened.Load() {
 		if len(t.head) > 0 {
-			_ = t.server.badHeader(t.nc, io.ErrUnexpectedEOF)
+			t.server.badHeader(t.nc, io.ErrUnexpectedEOF)
 		}
 		return false
 	}
-	t.h.Data(tn, nil, true)
+	t.h.get().Data(tn, nil, true)
 	return true
 }
 
 func (t *tcpTunnel) Closed(tn *turn.Turn, err error) {
 	t.dropHead()
 	if t.server != nil {
-		t.server.gone(t.w)
+		t.server.gone(t.nc)
 	}
-	if t.opened.Load() {
-		t.h.Closed(tn, err)
+	if !t.opened.Load() {
+		return
 	}
+	if err == wire.ErrAborted {
+		err = ErrLocalAbort
+	}
+	t.h.get().Closed(tn, err)
 }
 
 // unmap turns ::ffff:a.b.c.d into a.b.c.d, so that addresses compare.

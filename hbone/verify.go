@@ -31,6 +31,10 @@ type PeerCertificate struct {
 	chain []*x509.Certificate // as presented
 }
 
+func (p *PeerCertificate) expired() error {
+	return tlsErrorf(TLSExpired, "peer certificate of %s expired at %s", p.ID, stamp(p.NotAfter))
+}
+
 // PeerOf returns what the handshake behind cs proved, for a connection whose
 // configuration came from Certificates.
 func PeerOf(cs tls.ConnectionState) (*PeerCertificate, error) {

@@ -121,8 +121,8 @@ func New(o Options) *Proxy {
 	}
 	pool := hbone.PoolOptions{Wire: driven, Dial: o.Dial}
 	if o.Certificates != nil {
-		server.TLS = o.Certificates.ServerConfig()
-		pool.TLS = o.Certificates.ClientConfig
+		server.Certificates = o.Certificates
+		pool.Certificates = o.Certificates
 	}
 	p.server = hbone.NewServer(server)
 	p.pool = hbone.NewPool(pool)

@@ -31,8 +31,8 @@ type nodeTunnel struct {
 // newTunnel returns the node tunnel of a workload with those certificates.
 func (m *Mesh) newTunnel(certs *hbone.Certificates, name string) *nodeTunnel {
 	t := &nodeTunnel{m: m, captures: map[netip.AddrPort]*hbone.Dest{}, captured: map[netip.AddrPort]string{}}
-	t.server = hbone.NewServer(hbone.ServerOptions{Accept: t.accept, TLS: certs.ServerConfig(), Wire: m.wire(), OnFault: m.fault(name)})
-	t.pool = hbone.NewPool(hbone.PoolOptions{TLS: certs.ClientConfig, Wire: m.wire(), Dial: m.net.dial})
+	t.server = hbone.NewServer(hbone.ServerOptions{Accept: t.accept, Certificates: certs, Wire: m.wire(), OnFault: m.fault(name)})
+	t.pool = hbone.NewPool(hbone.PoolOptions{Certificates: certs, Wire: m.wire(), Dial: m.net.dial})
 	m.mu.Lock()
 	m.tunnels = append(m.tunnels, t)
 	m.mu.Unlock()

@@ -3,7 +3,6 @@ package interop
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -57,10 +56,10 @@ func newHop(t *testing.T, m *mesh, far tunnel, authority string) *hop {
 	t.Cleanup(w.Close)
 	drive := wire.Options{Wheel: w, Tick: time.Second}
 	h := &hop{
-		pool: hbone.NewPool(hbone.PoolOptions{TLS: func(ids []peer.ID) *tls.Config { return certs.ClientConfig(ids) }, Wire: drive}),
+		pool: hbone.NewPool(hbone.PoolOptions{Certificates: certs, Wire: drive}),
 		far:  hbone.NewDest(netip.MustParseAddrPort(far.addr), netip.MustParseAddrPort(authority), []peer.ID{id}),
 	}
-	h.server = hbone.NewServer(hbone.ServerOptions{Accept: h.accept, TLS: certs.ServerConfig(), Wire: drive, OnFault: h.fault})
+	h.server = hbone.NewServer(hbone.ServerOptions{Accept: h.accept, Certificates: certs, Wire: drive, OnFault: h.fault})
 	h.mesh = h.listen(t, h.server.ServeHBONE)
 	h.header = h.listen(t, h.server.ServeProxy)
 	t.Cleanup(func() {
