@@ -213,6 +213,9 @@ func (x *exchange) creditRequest(t *turn.Turn) {
 
 // requestBroken: what the client sent is no request, or stopped being one.
 func (x *exchange) requestBroken(t *turn.Turn, f *fault.Fault) {
+	if !x.may(t, evRequestBroken) {
+		return
+	}
 	x.request.broken = true
 	if x.state == xDone {
 		x.finish(t, false)
