@@ -16,7 +16,8 @@ type Listeners struct {
 
 // Serve accepts on every listener until ctx ends or one of them fails.
 func (p *Proxy) Serve(ctx context.Context, l Listeners) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+	asked := ctx // whoever ends it, by whatever cause, asked for it: that is no error
+	ctx, cancel := context.WithCancelCause(asked)
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	run := func(serve func(net.Listener) error, list []net.Listener) {
@@ -38,10 +39,10 @@ func (p *Proxy) Serve(ctx context.Context, l Listeners) error {
 		}
 	}
 	wg.Wait()
-	if err := context.Cause(ctx); err != context.Canceled {
-		return err
+	if asked.Err() != nil {
+		return nil
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // serveHBONE and serveProxyProto differ in how a tunnel begins. Both end in

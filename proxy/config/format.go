@@ -27,8 +27,8 @@ var formats = map[string]format{
 	"wildcardHostname": {regexp.MustCompile(`^(\*\.)?` + subdomain + `$`), 253, "a DNS name in lower case, whose first label may be *"},
 	"trustDomain":      {regexp.MustCompile(`^[a-z0-9._-]+$`), 255, "lower case letters, digits, '-', '.' and '_'"},
 	"header":           {regexp.MustCompile("^[A-Za-z0-9!#$%&'*+\\-.^_`|~]+$"), 256, "letters, digits and !#$%&'*+-.^_`|~"},
-	"headerValue":      {regexp.MustCompile("^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$"), 4096, "no line breaks and no control characters"},
-	"text":             {regexp.MustCompile("^[^\\x00-\\x1f\\x7f]*$"), 4096, "no line breaks and no control characters"},
+	"headerValue":      {regexp.MustCompile(`^[^\x00-\x08\x0a-\x1f\x7f]*$`), 4096, "no line breaks and no control characters"},
+	"text":             {regexp.MustCompile(`^[^\x00-\x1f\x7f]*$`), 4096, "no line breaks and no control characters"},
 }
 
 func (f *format) fits(s string) bool { return len(s) <= f.max && f.pattern.MatchString(s) }

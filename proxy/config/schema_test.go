@@ -200,8 +200,7 @@ func TestSchemaIsCurrent(t *testing.T) { golden(t, "schema.json", makeSchema(t))
 
 // TestEverythingIsDescribed keeps fields from coming in without a word.
 func TestEverythingIsDescribed(t *testing.T) {
-	var walk func(path string, s object)
-	walk = func(path string, s object) {
+	walk := func(path string, s object) {
 		for name, p := range s["properties"].(object) {
 			if d, _ := p.(object)["description"].(string); !strings.HasSuffix(d, ".") {
 				t.Errorf("%s.%s has the description %q, want a sentence", path, name, d)
