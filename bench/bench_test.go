@@ -211,6 +211,7 @@ func TestVerdicts(t *testing.T) {
 		{"zero", Bar{Name: "b", Unit: "allocs"}, func(f Figures) error { f["b"] = fig(0)["b"]; return nil }, Pass, "<= 0 allocs"},
 		{"not a number", Bar{Name: "b", Most: 1}, func(f Figures) error { f["b"] = fig(math.NaN())["b"]; return nil }, Fail, "NaN"},
 		{"error", Bar{Name: "b", Most: 1}, func(Figures) error { return errors.New("it broke") }, Fail, "it broke"},
+		{"error after a figure", Bar{Name: "b", Most: 1}, func(f Figures) error { f["b"] = fig(0)["b"]; return errors.New("it broke") }, Fail, "it broke"},
 		{"missing", Bar{Name: "b", Most: 1}, func(f Figures) error { f["b"] = Figure{Missing: fmt.Errorf("haproxy %w", errMissing)}; return nil }, Skipped, "haproxy is not installed"},
 		{"no figure", Bar{Name: "b", Most: 1}, func(Figures) error { return nil }, Fail, "no figure"},
 	} {

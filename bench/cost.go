@@ -87,7 +87,6 @@ func proxyCost() Scenario {
 			}
 			costs, err := r.Compare(ctx, vs)
 			if err != nil {
-				delete(f, vsHAProxy)
 				return err
 			}
 			f[vsRelay] = compared(costs[0], costs[1])

@@ -100,7 +100,7 @@ func (o Outcome) Line() string {
 const scenarioTime = 15 * time.Minute
 
 // Judge runs a scenario and returns an outcome for each of its bars. Whatever
-// goes wrong fails the bars that have no figure.
+// goes wrong fails all of them.
 func (s *Scenario) Judge(ctx context.Context, r *Rig) []Outcome {
 	ctx, cancel := context.WithTimeout(ctx, scenarioTime)
 	defer cancel()
@@ -122,11 +122,11 @@ func (s *Scenario) Judge(ctx context.Context, r *Rig) []Outcome {
 func (b Bar) judge(f Figure, have bool, err error) Outcome {
 	o := Outcome{Name: b.Name, Unit: b.Unit, Bar: b.Limit(), Note: f.Note, Date: time.Now().UTC().Truncate(time.Second)}
 	switch {
+	case err != nil:
+		o.Verdict, o.Note = Fail, err.Error()
+		return o
 	case have && f.Missing != nil:
 		o.Verdict, o.Note = Skipped, f.Missing.Error()
-		return o
-	case !have && err != nil:
-		o.Verdict, o.Note = Fail, err.Error()
 		return o
 	case !have:
 		o.Verdict, o.Note = Fail, errNoFigure.Error()
@@ -148,6 +148,10 @@ func Scenarios() []Scenario {
 		harness(),
 		allocationsAndGoroutines(),
 		idleMemory(),
+		resets(),
+		slowReader(),
+		oneConnection(),
+		bulkBesideSmall(),
 		meshCost(32, 4, 1.35),
 		meshCost(256, 8, 1.50),
 		proxyCost(),

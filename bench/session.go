@@ -20,10 +20,14 @@ type Session struct {
 	out  *bufio.Reader
 }
 
-// Load starts a session that loads p.
+// Load starts a session that loads p, on the CPU that load has.
 func (r *Rig) Load(ctx context.Context, p *Process, plan traffic.Plan) (*Session, error) {
+	return r.load(ctx, loadCPU, p, plan)
+}
+
+func (r *Rig) load(ctx context.Context, cpu int, p *Process, plan traffic.Plan) (*Session, error) {
 	plan.Addr, plan.PID = p.Addr, p.PID()
-	proc, out, err := r.start("load", loadCPU, append(r.self[:len(r.self):len(r.self)], "load", "{}"))
+	proc, out, err := r.start("load", cpu, append(r.self[:len(r.self):len(r.self)], "load", "{}"))
 	if err != nil {
 		return nil, err
 	}

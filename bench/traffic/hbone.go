@@ -159,10 +159,12 @@ func (m *mesh) resume() {
 	parked := m.parked
 	m.parked = nil
 	m.mu.Unlock()
-	m.run.active.Add(int32(len(parked)))
 	m.conn.Run(func(t *turn.Turn) {
 		now := time.Now()
 		for _, x := range parked {
+			if x.group.Rate == 0 { // rest does not wait for slow readers
+				m.run.active.Add(1)
+			}
 			x.Lock()
 			x.send(t, now)
 			x.Unlock()
@@ -187,7 +189,7 @@ func (x *stream) askOnce() {
 // next goes on with the stream, or parks it if the run rests. x is locked.
 func (x *stream) next(t *turn.Turn, now time.Time) {
 	r, m := x.run, x.mesh
-	if r.phase.Load() == resting {
+	if r.phase.Load() == resting && x.group.Rate == 0 {
 		m.mu.Lock()
 		rest := r.phase.Load() == resting // else resume has been by
 		if rest {

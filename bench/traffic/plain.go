@@ -107,7 +107,6 @@ func (c *client) exchange(nc net.Conn, buf, head []byte) error {
 		if err != nil {
 			return err
 		}
-		c.slow(n)
 		if done {
 			c.complete(time.Now())
 			return nil
@@ -125,11 +124,4 @@ func (c *client) upload(w io.Writer) error {
 		off += int64(n)
 	}
 	return nil
-}
-
-// slow holds a slow reader back for as long as n bytes take it.
-func (c *client) slow(n int) {
-	if c.group.Rate > 0 {
-		time.Sleep(time.Duration(float64(n) / float64(c.group.Rate) * float64(time.Second)))
-	}
 }

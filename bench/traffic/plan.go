@@ -33,7 +33,8 @@ type Group struct {
 	Streams int
 	Answer  int64 // bytes of each answer's body
 	Upload  int64 // bytes of each request's body
-	// Rate slows the reader to so many bytes a second and stream.
+	// Rate slows the reader to so many bytes a second and stream. Slow readers
+	// never rest. For HBONE only.
 	Rate int64
 }
 

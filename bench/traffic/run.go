@@ -171,7 +171,8 @@ func (r *Run) resume() {
 	}
 }
 
-// rest has every stream park after the answer it waits for.
+// rest has every stream park after the answer it waits for, but for slow
+// readers: they go on.
 func (r *Run) rest(ctx context.Context) error {
 	r.phase.Store(resting)
 	for end := time.Now().Add(parkTime); r.active.Load() > 0; {
