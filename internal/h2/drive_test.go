@@ -15,7 +15,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,10 +154,10 @@ type echo struct {
 	owed int
 }
 
-type echoServer struct{}
+type echoServer struct{ t *testing.T }
 
 func (e *echoServer) Request(t *turn.Turn, s *Stream, fields []Field, end bool) {
-	s.Handle(&echo{})
+	s.Handle(strictly(e.t, &echo{}))
 	s.SendHeaders(t, []Field{{Name: ":status", Value: "200"}}, end)
 }
 func (e *echoServer) GoneAway(*turn.Turn, uint32, uint32, string) {}
@@ -198,16 +197,14 @@ func (e *echo) Closed(*turn.Turn, *Stream, error) {}
 // all sizes at once on one connection come back whole.
 func TestServerWithNetHTTP(t *testing.T) {
 	client, server := testnet.Pair()
-	d := drive(server, &echoServer{}, Options{MaxStreams: 200, StreamWindow: 128 << 10, ConnWindow: 512 << 10})
-	var dialled atomic.Bool
+	d := drive(server, &echoServer{t}, Options{MaxStreams: 200, StreamWindow: 128 << 10, ConnWindow: 512 << 10})
 	tr := &http.Transport{
-		Protocols: onlyH2C(),
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			if dialled.Swap(true) {
-				return nil, errors.New("there is one connection only")
-			}
-			return client, nil
-		},
+		Protocols:   onlyH2C(),
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
+	}
+	cc, err := tr.NewClientConn(t.Context(), "http", "a:80")
+	if err != nil {
+		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	for i := range 20 {
@@ -217,7 +214,7 @@ func TestServerWithNetHTTP(t *testing.T) {
 			req, _ := http.NewRequest("POST", "http://a/", io.NopCloser(bytes.NewReader(body)))
 			req.Trailer = http.Header{"X-Sum": nil}
 			req.Trailer.Set("X-Sum", "twenty")
-			resp, err := tr.RoundTrip(req)
+			resp, err := cc.RoundTrip(req)
 			if err != nil {
 				t.Errorf("request %d: %v", i, err)
 				return
@@ -233,7 +230,7 @@ func TestServerWithNetHTTP(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	tr.CloseIdleConnections()
+	cc.Close()
 	d.done.Wait()
 }
 
@@ -263,6 +260,52 @@ func fill(p []byte, seed uint64) {
 	for i := range p {
 		p[i] = byte(r.Uint64())
 	}
+}
+
+// strictHandler sees to it that calls for one stream do not overlap, and that
+// Closed is the last.
+type strictHandler struct {
+	StreamHandler
+	busy   chan struct{} // one token
+	closed bool
+	t      *testing.T
+}
+
+func strictly(t *testing.T, h StreamHandler) *strictHandler {
+	return &strictHandler{StreamHandler: h, busy: make(chan struct{}, 1), t: t}
+}
+
+func (h *strictHandler) enter() func() {
+	select {
+	case h.busy <- struct{}{}:
+	default:
+		h.t.Error("calls for one stream overlap")
+	}
+	if h.closed {
+		h.t.Error("call after Closed")
+	}
+	return func() { <-h.busy }
+}
+
+func (h *strictHandler) Headers(t *turn.Turn, s *Stream, f []Field, end bool) {
+	defer h.enter()()
+	h.StreamHandler.Headers(t, s, f, end)
+}
+
+func (h *strictHandler) Data(t *turn.Turn, s *Stream, p []byte, end bool) {
+	defer h.enter()()
+	h.StreamHandler.Data(t, s, p, end)
+}
+
+func (h *strictHandler) Left(t *turn.Turn, s *Stream) {
+	defer h.enter()()
+	h.StreamHandler.Left(t, s)
+}
+
+func (h *strictHandler) Closed(t *turn.Turn, s *Stream, err error) {
+	defer h.enter()()
+	h.StreamHandler.Closed(t, s, err)
+	h.closed = true
 }
 
 // caller is a client's stream: it sends size bytes as they leave, and checks
@@ -338,7 +381,7 @@ func callAll(t *testing.T, d *driver, n int, head []Field) {
 			var tu turn.Turn
 			for {
 				x.lane.Lock()
-				s, err := d.c.Open(&tu, x, head, false)
+				s, err := d.c.Open(&tu, strictly(t, x), head, false)
 				if err == nil {
 					x.pump(&tu, s)
 				}
@@ -385,54 +428,42 @@ func TestClientWithNetHTTP(t *testing.T) {
 func TestBackToBack(t *testing.T) {
 	client, server := testnet.Pair()
 	o := Options{MaxStreams: 50, StreamWindow: 40 << 10, ConnWindow: 70 << 10}
-	sd := drive(server, &echoServer{}, o)
+	sd := drive(server, &echoServer{t}, o)
 	o.Client = true
 	d := drive(client, quiet{}, o)
-	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { // ticks come from another goroutine
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			var t turn.Turn
-			d.c.Tick(&t)
-			sd.c.Tick(&t)
-			t.End()
+		var tu turn.Turn
+		for range 500 {
+			d.c.Tick(&tu)
+			sd.c.Tick(&tu)
+			tu.End()
 			runtime.Gosched()
 		}
 	})
 	for range 4 {
 		wg.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				var t turn.Turn
+			for i := range 100 {
+				var tu turn.Turn
 				x := &caller{left: 1 << 20, sent: sha256.New(), got: sha256.New(), seed: rand.NewPCG(1, 3), done: func(*caller, error) {}}
 				x.lane.Lock()
-				s, err := d.c.Open(&t, x, connectHead, false)
+				s, err := d.c.Open(&tu, strictly(t, x), connectHead, false)
 				if err == nil {
-					x.pump(&t, s)
+					x.pump(&tu, s)
 				}
 				x.lane.Unlock()
-				t.End()
-				for range i % 100 {
+				tu.End()
+				for range i {
 					runtime.Gosched()
 				}
 				if err == nil {
-					s.Abort(&t, CodeCancel)
-					t.End()
+					s.Abort(&tu, CodeCancel)
+					tu.End()
 				}
 			}
 		})
 	}
 	callAll(t, d, 60, connectHead)
-	close(stop)
 	wg.Wait()
 	d.stop()
 	sd.done.Wait()
@@ -451,7 +482,7 @@ func TestBackToBack(t *testing.T) {
 func TestNested(t *testing.T) {
 	client, server := testnet.Pair()
 	o := Options{MaxStreams: 50, StreamWindow: 128 << 10, ConnWindow: 512 << 10}
-	sd := drive(server, &nestServer{o}, o)
+	sd := drive(server, &nestServer{o, t}, o)
 	o.Client = true
 	d := drive(client, quiet{}, o)
 	var tu turn.Turn
@@ -475,11 +506,14 @@ func TestNested(t *testing.T) {
 	sd.done.Wait()
 }
 
-type nestServer struct{ o Options }
+type nestServer struct {
+	o Options
+	t *testing.T
+}
 
 func (n *nestServer) Request(t *turn.Turn, s *Stream, _ []Field, _ bool) {
 	s.SendHeaders(t, ok200, false)
-	x := &nest{inner: NewConn(s, &echoServer{}, n.o)}
+	x := &nest{inner: NewConn(s, &echoServer{n.t}, n.o)}
 	s.Handle(x)
 	x.inner.Start(t)
 }
@@ -523,7 +557,7 @@ func (n *nest) Closed(t *turn.Turn, s *Stream, err error) {
 // A peer that goes quiet in the middle of a frame, and one that vanishes.
 func TestDriverEnds(t *testing.T) {
 	client, server := testnet.Pair()
-	d := drive(server, &echoServer{}, Options{})
+	d := drive(server, &echoServer{t}, Options{})
 	io.WriteString(client, clientPreface+strings.Repeat("\x00", 4))
 	client.Close()
 	ended := make(chan struct{})
