@@ -107,7 +107,8 @@ func (in *inner) credit(t *turn.Turn) {
 // A request that waits for its turn is not late.
 func (in *inner) settle(t *turn.Turn) {
 	switch {
-	case in.over || in.closing || in.x != nil || in.next || in.stalled:
+	case in.over || in.closing || in.next || in.stalled:
+	case in.x != nil && in.x.state != xNew: // the exchange has clocks of its own
 	case in.fin && in.codec.Idle():
 		in.close(t)
 	case in.codec.Idle():

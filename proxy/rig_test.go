@@ -79,12 +79,13 @@ type rig struct {
 	t *testing.T
 	p *Proxy
 
-	mu     sync.Mutex
-	app    func(c *app)            // what every application does
-	dial   func(addr string) error // why a dial fails; ErrDeadlineExceeded: after a while
-	seen   []outcome
-	panics []error
-	apps   []*testnet.Conn
+	mu      sync.Mutex
+	app     func(c *app)            // what every application does
+	dial    func(addr string) error // why a dial fails; ErrDeadlineExceeded: after a while
+	seen    []outcome
+	panics  []error
+	apps    []*testnet.Conn
+	tunnels []*client
 }
 
 // An outcome is a copy of an Outcome.
@@ -140,9 +141,9 @@ func inFakeTime(t *testing.T, o rigOptions, app func(*app), test func(r *rig)) {
 		if o.doc == "" {
 			o.doc = shop
 		}
+		defer r.close()
 		r.apply(o.doc)
 		test(r)
-		r.close()
 	})
 }
 
@@ -156,6 +157,9 @@ func (r *rig) apply(doc string) []config.Problem {
 }
 
 func (r *rig) close() {
+	for _, c := range r.tunnels {
+		c.reset()
+	}
 	r.mu.Lock()
 	for _, c := range r.apps {
 		c.Close()
@@ -310,6 +314,9 @@ func (r *rig) tryOpen(dest string) (*client, error) {
 	h, err := r.p.openTunnel(&tn, c)
 	c.h = h
 	tn.End()
+	if err == nil {
+		r.tunnels = append(r.tunnels, c)
+	}
 	return c, err
 }
 
