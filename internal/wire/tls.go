@@ -43,7 +43,7 @@ func (c *Conn) Handshake(ctx context.Context) error {
 		return err
 	}
 	c.rec.compact()
-	c.rec.async, c.rec.owed = true, 1 // crypto/tls may hold what came behind the handshake
+	c.rec.async = true // owed stays: crypto/tls may hold any number of records that came behind the handshake
 	return nil
 }
 

@@ -105,7 +105,9 @@ func TestDataBehindHandshake(t *testing.T) {
 	go func() {
 		defer close(flight)
 		x.hold(far.Handshake)
-		far.Write([]byte("early"))
+		for _, record := range []string{"ear", "l", "y"} {
+			far.Write([]byte(record))
+		}
 		b.Write(x.kept.Bytes()) // Finished and data in one segment
 	}()
 	if err := c.Handshake(context.Background()); err != nil {
@@ -116,13 +118,13 @@ func TestDataBehindHandshake(t *testing.T) {
 	fed := make(chan string, 1)
 	e.onFeed = func(_ *turn.Turn, p []byte) error { fed <- string(p); return nil }
 	serve(c, e)
-	select {
-	case got := <-fed:
-		if got != "early" {
-			t.Errorf("fed %q, want early", got)
+	for got := ""; got != "early"; {
+		select {
+		case p := <-fed:
+			got += p
+		case <-time.After(patience):
+			t.Fatalf("fed %q, want early", got)
 		}
-	case <-time.After(patience):
-		t.Error("nothing was fed")
 	}
 	b.Close()
 	if err := e.wantClosed(t); err != ErrTruncated {
