@@ -2,17 +2,21 @@ package bench
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
 	"github.com/sandwich-mesh/sandwich/internal/needs"
+	"github.com/sandwich-mesh/sandwich/proxy/config"
 )
 
 // The test binary is also the parts that the tests start.
@@ -135,6 +139,85 @@ func TestWhatGoesWrongIsSaid(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// The engine answers looks, under load and after it.
+func TestInside(t *testing.T) {
+	r := newRig(t)
+	end := startPart(t, r, "tunnel", PartOptions{Certs: r.certs["echo"]})
+	in, err := r.inside(t.Context(), upstream{Tunnel: end.Addr}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, via := range []struct {
+		to   *Process
+		plan traffic.Plan
+	}{{in.hbone, r.meshPlan(2, small(8))}, {in.proxy, proxyPlan(small(2))}} {
+		s, err := r.Load(t.Context(), via.to, via.plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := s.Measure(t.Context(), traffic.Measure{For: 5 * slice})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Requests() == 0 {
+			t.Errorf("no request via %s", via.plan.Via)
+		}
+		s.End()
+	}
+	l, err := in.Look(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Live < 100<<10 || l.Resident < l.Live/2 || l.Goroutines < 3 {
+		t.Errorf("got %+v, which is too little for an engine", l)
+	}
+	in.proxy.Stop()
+	if _, err := in.Look(t.Context()); err == nil {
+		t.Error("an engine that has ended gave an answer")
+	}
+}
+
+// What somebody else's goroutine allocates is counted, each object.
+func TestAllocationsAreCounted(t *testing.T) {
+	rate := runtime.MemProfileRate
+	runtime.MemProfileRate = 1
+	defer func() { runtime.MemProfileRate = rate }()
+	a := allocations{}
+	a.since()
+	const times = 500
+	for range times {
+		go strings.Repeat("allocate", 100)
+	}
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > 50 && time.Now().Before(end); {
+		runtime.Gosched()
+	}
+	got := a.since()
+	if got.Ours < times || got.Ours > 3*times {
+		t.Errorf("counted %d objects for %d that were made; by place: %q", got.Ours, times, got.Top)
+	}
+	if got = a.since(); got.Ours > times/10 {
+		t.Errorf("counted %d objects for none; by place: %q", got.Ours, got.Top)
+	}
+}
+
+func TestWhose(t *testing.T) {
+	pc := func(f any) uintptr { return reflect.ValueOf(f).Pointer() + 1 }
+	for _, tc := range []struct {
+		name  string
+		stack []uintptr
+		want  string
+	}{
+		{"engine", []uintptr{pc(strings.Repeat), pc(config.Load)}, "ours"},
+		{"crypto/tls for the engine", []uintptr{pc(strings.Repeat), pc(tls.Server), pc(config.Load)}, "tls"},
+		{"the harness itself", []uintptr{pc(strings.Repeat), pc(spread)}, "harness"},
+		{"traffic", []uintptr{pc(traffic.Serve)}, "harness"},
+	} {
+		if got, _ := whose(tc.stack); got != tc.want {
+			t.Errorf("%s: got %s, want %s", tc.name, got, tc.want)
+		}
+	}
 }
 
 // Processes do not outlive the rig.
@@ -282,6 +365,10 @@ func TestDocument(t *testing.T) {
 		text, err := tc.u.document()
 		if err != nil {
 			t.Fatal(err)
+		}
+		doc, problems := config.Decode(config.File{Name: "bars.yaml", Data: []byte(text)})
+		if len(problems) > 0 || len(doc.Services) != 1 {
+			t.Errorf("the document has problems: %v", problems)
 		}
 		for _, want := range tc.want {
 			if !strings.Contains(text, want) {

@@ -76,8 +76,8 @@ func (r *Rig) countGoroutines(ctx context.Context, in *Inside) (Figure, error) {
 		if err != nil {
 			return Figure{}, err
 		}
-		for range 5 {
-			if _, err := s.Measure(ctx, traffic.Measure{For: slice, Stay: true}); err != nil {
+		for range 4 {
+			if _, err := s.Measure(ctx, traffic.Measure{For: time.Second, Stay: true}); err != nil {
 				return Figure{}, err
 			}
 			l, err := in.Look(ctx)

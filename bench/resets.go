@@ -35,7 +35,8 @@ func resets() Scenario {
 			if err != nil {
 				return err
 			}
-			lost, err := traffic.CountLost(ctx, way.hbone.Addr, vip, client, end, times)
+			ledger := traffic.Ledger{Addr: way.hbone.Addr, To: vip, Config: client, End: end, Resets: times}
+			lost, err := ledger.Count(ctx)
 			if err != nil {
 				return fmt.Errorf("%w (waypoint says: %s)", err, way.proxy.log)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -86,7 +87,7 @@ type Outcome struct {
 
 // Line is the outcome as it is printed: name, figure, bar, verdict.
 func (o Outcome) Line() string {
-	text := o.Note
+	text := strings.Join(strings.Fields(o.Note), " ") // a program's last words may have lines
 	if o.Figure != nil {
 		text = figure(*o.Figure, o.Unit)
 		if o.Low != nil && *o.Low != *o.High {

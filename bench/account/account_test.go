@@ -159,7 +159,7 @@ func TestResident(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := after - before; got < 60<<20 || got > 72<<20 {
+	if got := after - before; got < 60<<20 || got > 160<<20 { // the race detector doubles it
 		t.Errorf("64 MiB more were seen as %d KiB more", got>>10)
 	}
 	if b[0] != 1 {

@@ -192,26 +192,35 @@ type ledgerClient struct {
 // frameTime bounds how long a proxy may take for anything here.
 const frameTime = 10 * time.Second
 
-// CountLost resets n streams in the middle of their answers and n in the middle
-// of their requests, and says what windows have lost by it.
-func CountLost(ctx context.Context, addr, to string, config *tls.Config, end *LedgerEnd, n int) (Lost, error) {
+// A Ledger is what the client's end needs.
+type Ledger struct {
+	Addr   string // of the proxy
+	To     string // what CONNECT is bound for
+	Config *tls.Config
+	End    *LedgerEnd
+	Resets int // in each direction
+}
+
+// Count resets streams in the middle of their answers and then as many in the
+// middle of their requests, and says what windows have lost by it.
+func (l *Ledger) Count(ctx context.Context) (Lost, error) {
 	var lost Lost
-	h, err := dialHand(ctx, addr, config)
+	h, err := dialHand(ctx, l.Addr, l.Config)
 	if err != nil {
 		return lost, err
 	}
 	defer h.nc.Close()
 	stop := context.AfterFunc(ctx, func() { h.nc.Close() })
 	defer stop()
-	c := &ledgerClient{hand: h, to: to, end: end}
+	c := &ledgerClient{hand: h, to: l.To, end: l.End}
 	beforeHere, beforeEnd, err := c.peaks()
 	if err != nil {
 		return lost, fmt.Errorf("before any reset: %w", err)
 	}
-	if err := c.resetAnswers(n); err != nil {
+	if err := c.resetAnswers(l.Resets); err != nil {
 		return lost, fmt.Errorf("resetting answers: %w", err)
 	}
-	if err := c.resetRequests(n); err != nil {
+	if err := c.resetRequests(l.Resets); err != nil {
 		return lost, fmt.Errorf("resetting requests: %w", err)
 	}
 	afterHere, afterEnd, err := c.peaks()

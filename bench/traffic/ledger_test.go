@@ -94,7 +94,7 @@ func TestLedgerFindsLosses(t *testing.T) {
 			end := &LedgerEnd{}
 			go end.Serve(l, server)
 			go (&thief{fromClient: tc.fromClient, fromEnd: tc.fromEnd}).serve(front, l.Addr().String(), server, client)
-			got, err := CountLost(ctx, front.Addr().String(), "10.96.0.10:80", client, end, 100)
+			got, err := (&Ledger{front.Addr().String(), "10.96.0.10:80", client, end, 100}).Count(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +115,7 @@ func TestLedgerNeedsATunnel(t *testing.T) {
 	}
 	l := listen(t)
 	l.Close()
-	if _, err := CountLost(t.Context(), l.Addr().String(), "10.96.0.10:80", client, &LedgerEnd{}, 1); err == nil {
+	if _, err := (&Ledger{l.Addr().String(), "10.96.0.10:80", client, &LedgerEnd{}, 1}).Count(t.Context()); err == nil {
 		t.Error("nobody listens, and nothing was said")
 	}
 }

@@ -64,6 +64,9 @@ func run(ctx context.Context) (ok bool, err error) {
 	scenarios := slices.DeleteFunc(bench.Scenarios(), func(s bench.Scenario) bool {
 		return s.Long != *long || !slices.ContainsFunc(s.Bars, func(b bench.Bar) bool { return match.MatchString(b.Name) })
 	})
+	if len(scenarios) == 0 {
+		fmt.Fprintln(os.Stderr, "bars: no bar is of that kind")
+	}
 	if *list {
 		for _, s := range scenarios {
 			for _, b := range s.Bars {
