@@ -21,13 +21,13 @@ func TestHeaderTimeout(t *testing.T) {
 		c := r.open(serviceA)
 		c.send("GET / HT")
 		for range 9 {
-			time.Sleep(time.Second)
+			pass(time.Second)
 			c.send("x"[:0])
 		}
 		if c.take() != "" {
 			t.Fatal("answered before its time")
 		}
-		time.Sleep(1100 * time.Millisecond)
+		pass(1100 * time.Millisecond)
 		p, _ := c.response("GET")
 		if p.StatusCode != 408 || !p.Close {
 			t.Errorf("status %d, close %v, want 408 and close", p.StatusCode, p.Close)
@@ -35,12 +35,12 @@ func TestHeaderTimeout(t *testing.T) {
 		if o := r.outcome(); o.kind != fault.HeaderTimeout || o.status != 408 {
 			t.Errorf("got %v", o)
 		}
-		if c.aborted {
+		if c.aborted.Load() {
 			t.Error("reset at once")
 		}
-		time.Sleep(lingerTime + time.Second)
-		if !c.aborted || c.code != hbone.CodeNoError {
-			t.Errorf("aborted %v with %d after the linger", c.aborted, c.code)
+		pass(lingerTime + time.Second)
+		if !c.aborted.Load() || c.code != hbone.CodeNoError {
+			t.Errorf("aborted %v with %d after the linger", c.aborted.Load(), c.code)
 		}
 		c.wantCredit()
 	})
@@ -52,10 +52,10 @@ func TestHeaderTimeoutIsPerHead(t *testing.T) {
 		c := r.open(serviceA)
 		for range 5 {
 			c.send("GET /a HTTP/1.1\r\n")
-			time.Sleep(8 * time.Second)
+			pass(8 * time.Second)
 			c.send("Host: a\r\n\r\n")
 			c.wantStatus(200)
-			time.Sleep(8 * time.Second)
+			pass(8 * time.Second)
 		}
 	})
 }
@@ -64,19 +64,19 @@ func TestHeaderTimeoutIsPerHead(t *testing.T) {
 func TestIdleTimeout(t *testing.T) {
 	inFakeTime(t, rigOptions{}, echo, func(r *rig) {
 		c := r.open(serviceA)
-		time.Sleep(50 * time.Minute)
+		pass(50 * time.Minute)
 		c.send(get("/"))
 		c.wantStatus(200)
-		time.Sleep(50 * time.Minute)
-		if c.fin {
+		pass(50 * time.Minute)
+		if c.fin.Load() {
 			t.Fatal("ended while it was in use")
 		}
-		time.Sleep(11 * time.Minute)
-		if !c.fin {
+		pass(11 * time.Minute)
+		if !c.fin.Load() {
 			t.Fatal("not ended after an hour unused")
 		}
-		time.Sleep(lingerTime + time.Second)
-		if !c.aborted {
+		pass(lingerTime + time.Second)
+		if !c.aborted.Load() {
 			t.Error("not cut after the linger")
 		}
 	})
@@ -91,14 +91,14 @@ func TestLingerWaitsForAReader(t *testing.T) {
 		c.slow = true
 		c.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		for range 5 {
-			time.Sleep(4 * time.Second)
+			pass(4 * time.Second)
 			c.read(10 << 10)
 		}
-		if c.aborted {
+		if c.aborted.Load() {
 			t.Fatal("cut while the client was reading")
 		}
-		time.Sleep(3 * lingerTime)
-		if !c.aborted {
+		pass(3 * lingerTime)
+		if !c.aborted.Load() {
 			t.Error("not cut although the client has stopped reading")
 		}
 	})
@@ -112,15 +112,15 @@ func TestHalfClose(t *testing.T) {
 		c := r.open(serviceA)
 		c.send(get("/"))
 		c.end()
-		if c.fin {
+		if c.fin.Load() {
 			t.Fatal("ended with the response pending")
 		}
 		close(gate)
 		if got := c.wantStatus(200); got != "late" {
 			t.Errorf("got %q", got)
 		}
-		if !c.fin || c.aborted || !c.told {
-			t.Errorf("fin %v, aborted %v, told %v", c.fin, c.aborted, c.told)
+		if !c.fin.Load() || c.aborted.Load() || !c.told {
+			t.Errorf("fin %v, aborted %v, told %v", c.fin.Load(), c.aborted.Load(), c.told)
 		}
 	})
 }
@@ -189,10 +189,10 @@ func TestPipeliningSlowReader(t *testing.T) {
 		if asked != 2 {
 			t.Errorf("%d requests went upstream with 80 KiB unread, want 2", asked)
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		c.send("GET /part") // the head of another, cut in two
-		time.Sleep(20 * time.Second)
-		if c.fin || c.aborted {
+		pass(20 * time.Second)
+		if c.fin.Load() || c.aborted.Load() {
 			t.Fatal("a request that waits was taken for a late head")
 		}
 		for range 20 {
@@ -328,8 +328,8 @@ func TestHTTP10(t *testing.T) {
 			c.send(row.head)
 			raw := c.take()
 			head, body, _ := strings.Cut(raw, "\r\n\r\n")
-			if body != row.body || strings.Contains(strings.ToLower(head), "transfer-encoding") || c.fin == row.keep {
-				t.Errorf("%q: %q, ended %v", row.head, raw, c.fin)
+			if body != row.body || strings.Contains(strings.ToLower(head), "transfer-encoding") || c.fin.Load() == row.keep {
+				t.Errorf("%q: %q, ended %v", row.head, raw, c.fin.Load())
 			}
 		}
 	})
@@ -353,8 +353,8 @@ func TestReplyBeforeTheBody(t *testing.T) {
 				c := r.open(serviceNone)
 				c.send("POST / HTTP/1.1\r\nHost: a\r\n" + row.framing + "\r\n\r\n")
 				p, _ := c.response("POST")
-				if p.StatusCode != 503 || p.Close == row.keep || c.fin == row.keep {
-					t.Fatalf("status %d, close %v, ended %v", p.StatusCode, p.Close, c.fin)
+				if p.StatusCode != 503 || p.Close == row.keep || c.fin.Load() == row.keep {
+					t.Fatalf("status %d, close %v, ended %v", p.StatusCode, p.Close, c.fin.Load())
 				}
 				if !row.keep {
 					c.send("10\r\n") // thrown away
@@ -379,12 +379,12 @@ func TestDiscardEnds(t *testing.T) {
 		c := r.open(serviceNone)
 		c.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
 		c.wantStatus(503)
-		time.Sleep(discardTime - time.Second)
-		if c.fin {
+		pass(discardTime - time.Second)
+		if c.fin.Load() {
 			t.Fatal("ended before its time")
 		}
-		time.Sleep(2 * time.Second)
-		if !c.fin {
+		pass(2 * time.Second)
+		if !c.fin.Load() {
 			t.Error("waits for ever")
 		}
 		if o := r.outcome(); o.kind != fault.NoEndpoint {
@@ -407,7 +407,7 @@ func TestResponseOvertakes(t *testing.T) {
 		if got := c.wantStatus(413); got != "too much" {
 			t.Errorf("got %q", got)
 		}
-		if !c.fin {
+		if !c.fin.Load() {
 			t.Error("the client's connection goes on in the middle of a request")
 		}
 		c.send(strings.Repeat("x", 1000))
@@ -433,8 +433,8 @@ func TestDrain(t *testing.T) {
 		}
 		r.p.Drain()
 		c.send(get("/2"))
-		if p, _ := c.response("GET"); !p.Close || p.StatusCode != 200 || !c.fin {
-			t.Errorf("status %d, close %v, ended %v", p.StatusCode, p.Close, c.fin)
+		if p, _ := c.response("GET"); !p.Close || p.StatusCode != 200 || !c.fin.Load() {
+			t.Errorf("status %d, close %v, ended %v", p.StatusCode, p.Close, c.fin.Load())
 		}
 		if _, err := r.tryOpen(serviceA); err == nil {
 			t.Error("a tunnel was taken while draining")
@@ -478,8 +478,8 @@ func TestMalformed(t *testing.T) {
 			c := r.open(serviceA)
 			c.send(row.text)
 			p, _ := c.response("GET")
-			if p.StatusCode != row.status || !p.Close || !c.fin {
-				t.Errorf("%.60q: %d, close %v, ended %v, want %d", row.text, p.StatusCode, p.Close, c.fin, row.status)
+			if p.StatusCode != row.status || !p.Close || !c.fin.Load() {
+				t.Errorf("%.60q: %d, close %v, ended %v, want %d", row.text, p.StatusCode, p.Close, c.fin.Load(), row.status)
 			}
 			if o := r.outcome(); o.kind != row.kind || r.p.stats.Faults[row.kind].Load() != 1 {
 				t.Errorf("%.60q: %v", row.text, o)

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,6 +169,7 @@ func (r *rig) close() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	r.p.Shutdown(ctx)
+	time.Sleep(hbone.ConnectTimeout + time.Second) // for dials that nobody waits for any more
 	synctest.Wait()
 	if n := r.p.stats.Impossible.Load(); n != 0 {
 		r.t.Errorf("%d impossible events", n)
@@ -284,9 +286,9 @@ type client struct {
 	slow     bool
 	sent     int // bytes given to the proxy
 	consumed int // of them credited
-	fin      bool
 	ended    bool
-	aborted  bool
+	fin      atomic.Bool
+	aborted  atomic.Bool
 	code     uint32
 	told     bool
 }
@@ -327,7 +329,7 @@ func (c *client) Buffered() int                { c.mu.Lock(); defer c.mu.Unlock(
 func (c *client) Write(_ *turn.Turn, p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.aborted || c.fin {
+	if c.aborted.Load() || c.fin.Load() {
 		return
 	}
 	c.got = append(c.got, p...)
@@ -338,14 +340,15 @@ func (c *client) Write(_ *turn.Turn, p []byte) {
 
 func (c *client) CloseWrite(t *turn.Turn) {
 	c.mu.Lock()
-	c.fin = true
+	c.fin.Store(true)
 	c.mu.Unlock()
 	c.over(t)
 }
 
 func (c *client) Abort(t *turn.Turn, code uint32) {
 	c.mu.Lock()
-	c.aborted, c.code = true, code
+	c.aborted.Store(true)
+	c.code = code
 	c.mu.Unlock()
 	c.over(t)
 }
@@ -354,7 +357,7 @@ func (c *client) Abort(t *turn.Turn, code uint32) {
 func (c *client) over(t *turn.Turn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if (c.aborted || c.fin && c.ended) && !c.told {
+	if (c.aborted.Load() || c.fin.Load() && c.ended) && !c.told {
 		c.told = true
 		t.Notify(c)
 	}
@@ -362,7 +365,7 @@ func (c *client) over(t *turn.Turn) {
 
 func (c *client) Notified(t *turn.Turn) {
 	var err error
-	if c.aborted {
+	if c.aborted.Load() {
 		err = hbone.ErrLocalAbort
 	}
 	c.h.Closed(t, err)
@@ -403,7 +406,8 @@ func (c *client) end() {
 func (c *client) reset() {
 	c.mu.Lock()
 	told := c.told
-	c.told, c.aborted = true, true
+	c.told = true
+	c.aborted.Store(true)
 	c.mu.Unlock()
 	if told {
 		return
@@ -501,8 +505,15 @@ func TestRig(t *testing.T) {
 		}
 		c.wantCredit()
 		c.end()
-		if !c.fin || c.aborted {
-			t.Errorf("fin %v, aborted %v, want an end in order", c.fin, c.aborted)
+		if !c.fin.Load() || c.aborted.Load() {
+			t.Errorf("fin %v, aborted %v, want an end in order", c.fin.Load(), c.aborted.Load())
 		}
 	})
+}
+
+// pass lets time pass, and waits for what comes of it. It is for the test's own
+// goroutine.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }

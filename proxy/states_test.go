@@ -113,6 +113,8 @@ func TestStateTable(t *testing.T) {
 				inFakeTime(t, rigOptions{}, func(a *app) { a.request() }, func(r *rig) {
 					x, down, call := inState(r, s)
 					var tn turn.Turn
+					lane := &r.tunnels[0].h.(*inner).Lane
+					lane.Lock()
 					fire[e].do(x, &tn)
 					impossible := r.p.stats.Impossible.Swap(0)
 					panics := r.p.stats.Panics.Load()
@@ -121,6 +123,7 @@ func TestStateTable(t *testing.T) {
 					if allowed[s]&(1<<e) != 0 && !over {
 						x.downstreamClosed(&tn, nil)
 					}
+					lane.Unlock()
 					tn.End()
 					synctest.Wait()
 					allowed := allowed[s]&(1<<e) != 0
@@ -156,8 +159,11 @@ func TestAnyTime(t *testing.T) {
 				inFakeTime(t, rigOptions{}, func(a *app) { a.request() }, func(r *rig) {
 					x, down, _ := inState(r, s)
 					var tn turn.Turn
+					lane := &r.tunnels[0].h.(*inner).Lane
+					lane.Lock()
 					e.do(x, &tn)
 					e.do(x, &tn)
+					lane.Unlock()
 					if n := r.p.stats.Panics.Load(); n != 0 {
 						t.Fatalf("panic: %v", r.panics)
 					}
