@@ -371,9 +371,9 @@ func (x *exchange) rescue(t *turn.Turn) {
 	}
 }
 
-// abandon drops an exchange that panicked, and resets both its streams. It and
-// its buffers do not go back to their pools: nobody knows what still refers to
-// them. Filters are told, unless a Worker has the stream just now.
+// abandon drops an exchange that panicked, and resets both its streams. It does
+// not go back to the pool: nobody knows what still refers to it. Filters are
+// told, unless a Worker has the stream just now.
 func (x *exchange) abandon(t *turn.Turn) {
 	if x.state == xOver { // in finish, behind all that could be told
 		x.lane.Store(nil)
@@ -384,11 +384,14 @@ func (x *exchange) abandon(t *turn.Turn) {
 	x.state = xOver
 	x.p.wheel.Stop(&x.timer)
 	x.dropAttempt(t)
-	x.p.replay.Add(int64(-x.request.charged))
 	x.stream.Cancel(f)
 	if x.pending == noPhase || x.stream.Abandon() {
 		x.stream.Attempts, x.stream.Fault = x.attempts, f
 		x.tell(t)
+		x.p.dropBody(&x.request)
+		x.response.drop()
+	} else {
+		x.p.replay.Add(int64(-x.request.charged))
 	}
 	x.lane.Store(nil)
 	x.down.cut(t)

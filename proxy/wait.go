@@ -4,6 +4,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
 
@@ -73,8 +74,12 @@ func (x *exchange) resume(t *turn.Turn, s *filters.Stream, gen uint64) {
 	ph := x.pending
 	x.pending = noPhase
 	x.stream.Attempts = x.attempts
-	if x.gaveUp != nil {
+	switch {
+	case x.gaveUp != nil:
 		x.fail(t, x.gaveUp)
+		return
+	case due(x.deadline, t.Now()): // a Worker learns of it by its context, and may be quicker than the wheel
+		x.fail(t, fault.Wrap(fault.UpstreamTimeout, fault.Upstream, nil))
 		return
 	}
 	x.goOn(t, ph, reply)
