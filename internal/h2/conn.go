@@ -127,12 +127,14 @@ type Conn struct {
 
 	// Guarded by mu: the streams.
 	streams   map[uint32]*Stream
-	nextID    uint32 // the next stream that this client opens
-	maxPeerID uint32 // the highest stream that the peer opened
+	recent    [64]*Stream // some of streams
+	nextID    uint32      // the next stream that this client opens
+	maxPeerID uint32      // the highest stream that the peer opened
 	gone      goneStreams
 
 	// Guarded by mu: sending.
 	out      []byte // lent; nil when empty
+	outWas   int    // how much was handed on last
 	tail     *Stream
 	tailAt   int // where in out the last frame begins, if it is DATA of tail
 	handed   int64

@@ -53,7 +53,7 @@ func (c *Conn) handleWindowUpdate(t *turn.Turn, id, n uint32) error {
 		}
 		return nil
 	}
-	s := c.streams[id]
+	s := c.stream(id)
 	if s == nil {
 		return c.absent(t, frame{typ: frameWindowUpdate, id: id})
 	}

@@ -61,7 +61,8 @@ type recvState struct {
 	pad     int    // padding behind the content
 	part    []byte // lent: the part of the payload that is here (modeWhole)
 
-	data *Stream // whose content it is
+	data *Stream       // whose content it is
+	to   StreamHandler // of data, which is locked for it; nil if data is not locked
 
 	block     []byte // lent: a head's fragments until END_HEADERS
 	blockID   uint32 // the stream whose CONTINUATION must follow, or 0
@@ -138,7 +139,7 @@ func (c *Conn) feed(t *turn.Turn, p []byte) error {
 			if p = r.takeHeader(p); r.mode == modeHeader {
 				return nil
 			}
-			if err := c.begin(t); err != nil {
+			if err := c.begin(t, len(p)); err != nil {
 				return err
 			}
 		}
@@ -213,8 +214,8 @@ func (r *recvState) takeHeader(p []byte) []byte {
 }
 
 // begin judges a frame by its header, before its payload is taken, and says
-// with the mode what becomes of the payload.
-func (c *Conn) begin(t *turn.Turn) error {
+// with the mode what becomes of the payload, of which so many bytes are here.
+func (c *Conn) begin(t *turn.Turn, here int) error {
 	r := &c.in
 	f := r.f
 	if f.n > int(c.o.MaxFrameSize) {
@@ -231,7 +232,7 @@ func (c *Conn) begin(t *turn.Turn) error {
 	}
 	switch {
 	case f.typ == frameData:
-		return c.beginData(t)
+		return c.beginData(t, here)
 	case f.typ > frameContinuation:
 		r.left = f.n // unknown types are dropped (section 4.1)
 		c.mu.Lock()
@@ -336,7 +337,7 @@ func (c *Conn) handle(t *turn.Turn, f frame, p []byte) error {
 
 // beginData accounts for a DATA frame as soon as its header is here, so that
 // the content can be passed on as it comes.
-func (c *Conn) beginData(t *turn.Turn) error {
+func (c *Conn) beginData(t *turn.Turn, here int) error {
 	r := &c.in
 	f := r.f
 	if f.id == 0 {
@@ -369,6 +370,16 @@ func (c *Conn) beginData(t *turn.Turn) error {
 	}
 	c.stats.DataBytesIn += uint64(n)
 	r.data, r.left, r.mode = s, n, modeData
+	// The usual frame is all here, and nobody else calls the stream's handler:
+	// then it is found now, and content need not take c.mu again. To try is no
+	// violation of the locks' order. BenchmarkBatch 82 → 77 ns.
+	if end := f.has(flagEndStream); n <= here && (n > 0 || end) && s.h != nil && s.up.TryLock() {
+		r.to = s.h
+		if end {
+			s.recvClosed = true
+			c.maybeFinish(t, s)
+		}
+	}
 	return nil
 }
 
@@ -383,7 +394,7 @@ func (c *Conn) dataStream(t *turn.Turn, f frame, n int) (*Stream, error) {
 	} else {
 		c.rate.empty = 0
 	}
-	s := c.streams[f.id]
+	s := c.stream(f.id)
 	if s == nil {
 		return nil, c.absent(t, f)
 	}
@@ -417,13 +428,24 @@ func (c *Conn) content(t *turn.Turn, p []byte) []byte {
 	n := min(len(p), r.left)
 	r.left -= n
 	end := r.left == 0 && r.f.has(flagEndStream)
-	if n > 0 || end {
+	switch {
+	case r.to != nil:
+		r.deliver(t, p[:n:n], end)
+	case n > 0 || end:
 		c.deliverData(t, r.data, p[:n:n], end)
 	}
 	if r.left == 0 {
 		r.data, r.left, r.mode = nil, r.pad, modeSkip
 	}
 	return p[n:]
+}
+
+// deliver hands on a whole frame's content to the stream that beginData locked.
+func (r *recvState) deliver(t *turn.Turn, p []byte, end bool) {
+	h, s := r.to, r.data
+	r.to = nil
+	defer s.up.Unlock()
+	h.Data(t, s, p, end)
 }
 
 func (c *Conn) deliverData(t *turn.Turn, s *Stream, p []byte, end bool) {

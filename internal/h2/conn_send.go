@@ -30,18 +30,30 @@ func grow(b []byte, n int) []byte {
 	return bigger
 }
 
+// growOut makes room in the out buffer. A new one begins at what the turn before
+// needed, because turns resemble each other and each step of growth moves all
+// there is: BenchmarkBatch 107 → 77 ns.
+func (c *Conn) growOut(n int) {
+	if c.out == nil {
+		n = max(n, c.outWas)
+	}
+	c.out = grow(c.out, n)
+}
+
 func putLength(h []byte, n int) { h[0], h[1], h[2] = byte(n>>16), byte(n>>8), byte(n) }
 
 // The append functions write frames to the out buffer. c.mu is held.
 
 func (c *Conn) appendRaw(s string) {
-	c.out = append(grow(c.out, len(s)), s...)
+	c.growOut(len(s))
+	c.out = append(c.out, s...)
 	c.tail = nil
 }
 
 func (c *Conn) appendFrame(typ, flags byte, id uint32, n int) {
 	c.tail = nil
-	c.out = append(grow(c.out, headerLen), byte(n>>16), byte(n>>8), byte(n), typ, flags,
+	c.growOut(headerLen)
+	c.out = append(c.out, byte(n>>16), byte(n>>8), byte(n), typ, flags,
 		byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 }
 
@@ -57,7 +69,8 @@ func (c *Conn) appendReset(id, code uint32) {
 }
 
 func (c *Conn) appendUint32(v uint32) {
-	c.out = binary.BigEndian.AppendUint32(grow(c.out, 4), v)
+	c.growOut(4)
+	c.out = binary.BigEndian.AppendUint32(c.out, v)
 }
 
 // appendData appends DATA of s, for which windows and room have been seen to.
@@ -91,7 +104,8 @@ func (c *Conn) appendData(t *turn.Turn, s *Stream, p []byte) {
 			c.stats.DataMerged++
 		}
 		k := min(len(p), c.peer.send-n)
-		c.out = append(grow(c.out, k), p[:k]...)
+		c.growOut(k)
+		c.out = append(c.out, p[:k]...)
 		putLength(c.out[c.tailAt:], n+k)
 		p = p[k:]
 	}
@@ -112,6 +126,7 @@ func (c *Conn) appendEnd(s *Stream) {
 // hand gives the out buffer to the sink. One write for all of a turn's frames:
 // BenchmarkFlush.
 func (c *Conn) hand(t *turn.Turn) {
+	c.outWas = min(len(c.out), handAt)
 	if len(c.out) > 0 && !c.end.dead {
 		c.sink.Write(t, c.out)
 		c.stats.Flushes++

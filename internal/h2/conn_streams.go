@@ -50,6 +50,21 @@ func has(ids []uint32, id uint32) bool {
 	return false
 }
 
+// stream returns the open stream of that number, or nil. Frames come for few
+// streams again and again, so the places of the latest are remembered:
+// BenchmarkBatch 87 → 77 ns. c.mu is held.
+func (c *Conn) stream(id uint32) *Stream {
+	at := &c.recent[id/2%uint32(len(c.recent))]
+	if s := *at; s != nil && s.id == id {
+		return s
+	}
+	s := c.streams[id]
+	if s != nil {
+		*at = s
+	}
+	return s
+}
+
 // room is how many streams Open can make. c.mu is held.
 func (c *Conn) room() int {
 	if !c.o.Client || c.end.err != nil || c.end.sent || c.end.got || c.nextID > maxStreamID {
@@ -266,6 +281,9 @@ func (c *Conn) maybeFinish(t *turn.Turn, s *Stream) {
 func (c *Conn) finish(t *turn.Turn, s *Stream, err error) {
 	s.closed, s.err = true, err
 	delete(c.streams, s.id)
+	if at := &c.recent[s.id/2%uint32(len(c.recent))]; *at == s {
+		*at = nil
+	}
 	c.ring.remove(s)
 	c.unwatch(s)
 	if c.tail == s {

@@ -352,7 +352,8 @@ func (c *Conn) finishHead(t *turn.Turn, id uint32, block []byte) error {
 type encoderOut Conn
 
 func (e *encoderOut) Write(p []byte) (int, error) {
-	e.out = append(grow(e.out, len(p)), p...)
+	(*Conn)(e).growOut(len(p))
+	e.out = append(e.out, p...)
 	return len(p), nil
 }
 
@@ -383,7 +384,8 @@ func (c *Conn) appendHead(id uint32, fields []Field, end bool) {
 			first |= flagEndHeaders
 		}
 		c.appendFrame(typ, first, id, k)
-		c.out = append(grow(c.out, k), rest[:k]...)
+		c.growOut(k)
+		c.out = append(c.out, rest[:k]...)
 		typ, first, rest = frameContinuation, 0, rest[k:]
 	}
 	buf.Put(block)
