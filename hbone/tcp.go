@@ -67,6 +67,7 @@ func (t *tcpTunnel) Abort(tn *turn.Turn, code uint32) {
 		t.gone = true
 		t.failed = ErrLocalAbort
 		tn.Notify(t)
+		t.cancel()
 	}
 	t.mu.Unlock()
 	switch {
