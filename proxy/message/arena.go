@@ -13,6 +13,20 @@ func (h *Header) Size() int { return len(h.arena) }
 // Write appends p to the arena without making it a field.
 func (h *Header) Write(p []byte) { h.arena = append(h.arena, p...) }
 
+// Room returns room for n bytes behind what the arena holds, for a codec to put a
+// head together; nil if Reset would not keep an arena as large as that. It is
+// good until the header changes.
+func (h *Header) Room(n int) []byte {
+	at := len(h.arena)
+	if at+n > cap(h.arena) {
+		if at+n > keepArena {
+			return nil
+		}
+		h.arena = append(make([]byte, 0, max(at+n, min(2*cap(h.arena), keepArena))), h.arena...)
+	}
+	return h.arena[at:at:cap(h.arena)]
+}
+
 // Cut takes the arena back to its first n bytes. No field may lie beyond them.
 func (h *Header) Cut(n int) { h.arena = h.arena[:n] }
 

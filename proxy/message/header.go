@@ -94,6 +94,20 @@ func (h *Header) ValueOf(known Known) (view []byte, ok bool) {
 	return nil, false
 }
 
+// First returns a view of the first value of name, and how many there are. known
+// is the name's id, or Unknown.
+func (h *Header) First(known Known, name string) (view []byte, n int) {
+	for i := range h.fields {
+		if f := &h.fields[i]; is(h, f, known, name) {
+			if n == 0 {
+				view = h.run(f.value, f.valueLen)
+			}
+			n++
+		}
+	}
+	return view, n
+}
+
 // Get returns a copy of the first value of name, or "". It allocates.
 func (h *Header) Get(name string) string {
 	v, _ := h.Value(name)

@@ -97,6 +97,9 @@ func checkReaders(t *testing.T, h *Header, w twin, names []string) {
 		if !slices.Equal(got, want) || ok != (len(want) > 0) || ok && (string(v) != want[0] || h.Get(name) != want[0]) {
 			t.Fatalf("%s: got %q, first %q %v; want %q", name, got, v, ok, want)
 		}
+		if first, n := h.First(LookupString(name), name); n != len(want) || string(first) != string(v) {
+			t.Fatalf("First %s: got %q and %d, want %q and %d", name, first, n, v, len(want))
+		}
 		if k := LookupString(name); k != Unknown {
 			if v2, ok2 := h.ValueOf(k); ok2 != ok || string(v2) != string(v) {
 				t.Fatalf("ValueOf %s: got %q, want %q", name, v2, v)
@@ -109,6 +112,31 @@ func checkReaders(t *testing.T, h *Header, w twin, names []string) {
 	}
 	if got := string(h.AppendLines(nil)); got != lines || h.LinesLen() < len(got) {
 		t.Fatalf("AppendLines: got %q (at most %d), want %q", got, h.LinesLen(), lines)
+	}
+}
+
+// TestRoom: what is put together behind the arena is no part of the header, and
+// an arena that Reset would drop is not made for it.
+func TestRoom(t *testing.T) {
+	var h Header
+	h.Add("A", "1")
+	view, _ := h.Value("A")
+	b := h.Room(3000)
+	if cap(b) < 3000 {
+		t.Fatalf("room for %d bytes, want 3000", cap(b))
+	}
+	b = append(h.AppendLines(b), "!"...)
+	if got, want := string(b), "A: 1\r\n!"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if h.Size() != 6 || string(view) != "1" || h.Get("A") != "1" {
+		t.Errorf("header has %d bytes, %q and %q after a use of its room", h.Size(), view, h.Get("A"))
+	}
+	if got := testing.AllocsPerRun(10, func() { h.Room(3000) }); got != 0 {
+		t.Errorf("%v allocations, want 0", got)
+	}
+	if h.Room(keepArena-6) == nil || h.Room(keepArena-5) != nil {
+		t.Error("the arena grows beyond what Reset keeps, or not up to it")
 	}
 }
 
