@@ -54,7 +54,8 @@ func (h *head) header(c *condition) bool {
 		return len(h.r.Upgrade) > 0 && c.fits(h.r.Upgrade)
 	}
 	if h.name != c.name {
-		h.look(c.name)
+		h.name = c.name
+		h.value, h.count = h.r.Header.First(c.known, c.name)
 	}
 	switch {
 	case h.count == 0:
@@ -65,16 +66,6 @@ func (h *head) header(c *condition) bool {
 		return equalJoined(h.r.Header.Values(c.name), c.value)
 	}
 	return c.regex.Match(join(h.r.Header.Values(c.name)))
-}
-
-func (h *head) look(name string) {
-	h.name, h.value, h.count = name, nil, 0
-	for v := range h.r.Header.Values(name) {
-		if h.count == 0 {
-			h.value = v
-		}
-		h.count++
-	}
 }
 
 func (c *condition) fits(v []byte) bool {

@@ -80,6 +80,7 @@ type condition struct {
 	value string
 	regex *regexp.Regexp // nil: value, exactly
 	field field
+	known message.Known // of a header field's name
 }
 
 // A field says where a header condition looks.
@@ -152,12 +153,13 @@ func compileHeader(c *condition) error {
 		return fmt.Errorf("%q: no field has that name", c.name)
 	}
 	c.name = strings.ToLower(c.name)
-	switch known := message.LookupString(c.name); {
-	case known == message.Host:
+	c.known = message.LookupString(c.name)
+	switch {
+	case c.known == message.Host:
 		c.field = authority
-	case known == message.Upgrade:
+	case c.known == message.Upgrade:
 		c.field = upgrade
-	case known.Hop():
+	case c.known.Hop():
 		return fmt.Errorf("%q: it belongs to the connection and cannot be matched", c.name)
 	}
 	return nil

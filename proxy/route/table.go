@@ -127,8 +127,10 @@ func (x *index) find(r *message.Request) *candidate {
 	h := head{r: r}
 	var path []byte
 	path, h.query, _ = bytes.Cut(r.Path, question)
-	if c := h.first(x.exact[string(path)]); c != nil {
-		return c
+	if len(x.exact) > 0 {
+		if c := h.first(x.exact[string(path)]); c != nil {
+			return c
+		}
 	}
 	for n := x.deepest(path); n != nil; n = n.shorter {
 		if c := h.first(n.list); c != nil {
