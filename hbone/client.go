@@ -29,10 +29,12 @@ type clientConn struct {
 	// Atomic.
 	idleSince atomic.Int64 // Unix seconds; 0 while it carries streams
 	ended     atomic.Bool  // with its peer's certificate
+	draining  atomic.Bool  // no new tunnel; it ends with those that it has
 }
 
 // retire lets the streams finish and then ends the connection.
 func (c *clientConn) retire(t *turn.Turn) {
+	c.draining.Store(true)
 	c.g.drop(c)
 	c.GoAway(t)
 	closeDone(t, c.Conn, c.w)
@@ -118,6 +120,7 @@ func (c *clientConn) Request(t *turn.Turn, s *h2.Stream, _ []h2.Field, _ bool) {
 
 // GoneAway stops new streams; those under way go on.
 func (c *clientConn) GoneAway(t *turn.Turn, _, _ uint32, _ string) {
+	c.draining.Store(true)
 	c.g.drop(c)
 	closeDone(t, c.Conn, c.w)
 }

@@ -98,8 +98,8 @@ func (g *group) attach(t *turn.Turn, conns []*clientConn, w waiting) bool {
 	if best < 0 {
 		return false
 	}
-	if err := w.tun.attach(t, conns[best].Conn, w.fields); err != nil {
-		return slices.ContainsFunc(conns, func(c *clientConn) bool { return w.tun.attach(t, c.Conn, w.fields) == nil })
+	if err := w.tun.attach(t, conns[best], w.fields); err != nil {
+		return slices.ContainsFunc(conns, func(c *clientConn) bool { return w.tun.attach(t, c, w.fields) == nil })
 	}
 	if least >= spreadAt && len(conns) < runtime.GOMAXPROCS(0) {
 		g.grow(t)

@@ -315,7 +315,8 @@ func TestPlainBinding(t *testing.T) {
 	if err := h.closed(); err == nil {
 		t.Error("a reset passed for an end")
 	}
+	s = newServer(t)
 	s.refuse = func(Tunnel) error { return errors.New("not captured") }
-	wantReset(t, dialTunnel(t, addr))
+	wantReset(t, dialTunnel(t, s.listen("127.0.0.1:0", s.ServePlain)))
 	s.wantFault("not captured")
 }

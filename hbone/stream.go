@@ -47,9 +47,10 @@ type streamTunnel struct {
 	// Guarded by mu: a tunnel that we open waits for a mesh connection, and may
 	// be aborted meanwhile.
 	mu     sync.Mutex
-	s      *h2.Stream // nil until there is a connection; never changes after
-	gone   bool       // aborted before it had a stream
-	failed error      // why it never got one; delivered by Notified
+	conn   *clientConn // with s
+	s      *h2.Stream  // nil until there is a connection; never changes after
+	gone   bool        // aborted before it had a stream
+	failed error       // why it never got one; delivered by Notified
 }
 
 func (t *streamTunnel) Peer() *peer.Info       { return t.peer }
@@ -78,7 +79,7 @@ func (t *streamTunnel) Abort(tn *turn.Turn, code uint32) {
 }
 
 // attach opens the tunnel's stream on c, unless nobody wants it any more.
-func (t *streamTunnel) attach(tn *turn.Turn, c *h2.Conn, fields []h2.Field) error {
+func (t *streamTunnel) attach(tn *turn.Turn, c *clientConn, fields []h2.Field) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.gone {
@@ -88,8 +89,15 @@ func (t *streamTunnel) attach(tn *turn.Turn, c *h2.Conn, fields []h2.Field) erro
 	if err != nil {
 		return err
 	}
-	t.s = s
+	t.s, t.conn = s, c
 	return nil
+}
+
+// Draining reports whether a tunnel that is open lives on a mesh connection
+// that is to end with its tunnels: who has a choice takes another.
+func Draining(tun Tunnel) bool {
+	t, ok := tun.(*streamTunnel)
+	return ok && t.conn != nil && t.conn.draining.Load()
 }
 
 // fail ends a tunnel that never got a stream.

@@ -103,19 +103,24 @@ func (b *Backend) replace(list []Address) {
 		stay[e.key] = e
 	}
 	next := make([]*Endpoint, 0, len(list))
+	here := make(map[endpointKey]*Endpoint, len(list))
 	for i := range list {
 		k := keyOf(&list[i])
-		e, ok := stay[k]
-		if ok {
-			delete(stay, k)
-		} else {
-			e = newEndpoint(b.pool, k, &list[i])
+		e := here[k] // listed twice, it is one endpoint with two shares
+		if e == nil {
+			if e = stay[k]; e == nil {
+				e = newEndpoint(b.pool, k, list[i].Expect)
+			}
+			e.workload.Store(list[i].Workload)
+			here[k] = e
 		}
 		next = append(next, e)
 	}
 	b.set.Store(newEndpointSet(next, list))
-	for _, e := range stay {
-		e.leave()
+	for k, e := range stay {
+		if here[k] == nil {
+			e.leave()
+		}
 	}
 }
 

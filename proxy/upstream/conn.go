@@ -72,11 +72,16 @@ func (c *conn) lock() *turn.Lane {
 
 // adopt takes an unused connection into the lane of its next call. The lane is
 // held; the connection's own lane comes after it in the lock order, because
-// whoever holds that takes no other.
-func (c *conn) adopt(lane *turn.Lane, h CallHandler) bool {
+// whoever holds that takes no other. One whose mesh connection is to go away is
+// not used again, or it would hold that up.
+func (c *conn) adopt(t *turn.Turn, lane *turn.Lane, h CallHandler) bool {
 	c.home.Lock()
 	defer c.home.Unlock()
 	if c.state != unused {
+		return false
+	}
+	if hbone.Draining(c.tun) {
+		c.close(t)
 		return false
 	}
 	c.state, c.h = serving, h
@@ -141,10 +146,14 @@ func (c *conn) retire(t *turn.Turn) {
 // has until the next sweep to close its side.
 func (c *conn) close(t *turn.Turn) {
 	c.state, c.h = over, nil
+	c.codec.Release()
 	c.idleSince.Store(t.Now().Unix())
 	c.lane.Store(&c.home)
-	c.ep.linger(c)
-	c.tun.CloseWrite(t)
+	if c.ep.linger(c) {
+		c.tun.CloseWrite(t)
+	} else {
+		c.tun.Abort(t, hbone.CodeCancel)
+	}
 }
 
 // cut ends a connection that did not end its own side in time.
@@ -178,7 +187,9 @@ func (c *conn) keep(t *turn.Turn) {
 		c.home.Lock()
 		defer c.home.Unlock()
 	}
-	c.close(t)
+	if c.state == unused { // it may have ended meanwhile
+		c.close(t)
+	}
 }
 
 // Data feeds the codec. Bytes that are not body (heads, chunk sizes) are done
@@ -191,7 +202,7 @@ func (c *conn) Data(t *turn.Turn, p []byte, end bool) {
 		c.feed(t, p)
 		c.settle(t, end)
 	case unused:
-		c.spoiled(t)
+		c.spoiled(t, len(p) == 0)
 	default:
 		c.tun.Consume(t, len(p))
 	}
@@ -236,20 +247,26 @@ func (c *conn) release(t *turn.Turn, end bool) {
 	switch {
 	case !c.sentEnd: // the response came before the request's end: stop the upload
 		c.state = over
+		c.codec.Release()
 		c.lane.Store(&c.home)
 		c.tun.Abort(t, hbone.CodeCancel)
-	case end || !c.codec.Reusable():
+	case end || !c.codec.Reusable() || hbone.Draining(c.tun):
 		c.close(t)
 	default:
 		c.keep(t)
 	}
 }
 
-// spoiled ends an unused connection on which the far end spoke or closed. A
-// call that took it off the idle list meanwhile finds it over.
-func (c *conn) spoiled(t *turn.Turn) {
-	c.state = over
+// spoiled ends an unused connection on which the far end closed, or spoke out
+// of turn. A call that took it off the idle list meanwhile finds it over.
+func (c *conn) spoiled(t *turn.Turn, inOrder bool) {
 	c.ep.dropIdle(c)
+	if inOrder {
+		c.close(t)
+		return
+	}
+	c.state = over
+	c.codec.Release()
 	c.tun.Abort(t, hbone.CodeCancel)
 }
 
@@ -257,6 +274,7 @@ func (c *conn) spoiled(t *turn.Turn) {
 func (c *conn) fail(t *turn.Turn, f *fault.Fault) {
 	h, was := c.h, c.state
 	c.state, c.h = over, nil
+	c.codec.Release()
 	c.lane.Store(&c.home)
 	if was == serving {
 		c.tun.Abort(t, hbone.CodeCancel)
@@ -309,15 +327,19 @@ func (c *conn) classify(err error) *fault.Fault {
 		err = errFIN
 	}
 	kind := c.endKind()
-	if _, ok := errors.AsType[*hbone.UnprocessedError](err); ok {
+	unprocessed, ok := errors.AsType[*hbone.UnprocessedError](err)
+	if ok {
 		kind = fault.RefusedStream
+		if unprocessed.GoneAway {
+			kind = fault.GoneAway
+		}
 	} else if wasReset(err) && kind != fault.StaleConnection {
 		kind = fault.UpstreamReset
 		if c.started {
 			kind = fault.UpstreamResetMidResponse
 		}
 	}
-	if c.state == opening && kind != fault.RefusedStream {
+	if c.state == opening && !ok {
 		kind = openKind(err)
 	}
 	return fault.Wrap(kind, fault.Upstream, fmt.Errorf("endpoint %s: %w", c.ep.key.addr, err))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/hbone/peer"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 )
 
@@ -43,27 +44,27 @@ func keyOf(a *Address) endpointKey {
 // An Endpoint is one member of a backend.
 type Endpoint struct {
 	// Set once.
-	key      endpointKey
-	dest     *hbone.Dest
-	pool     *hbone.Pool
-	workload *filters.Workload
+	key  endpointKey
+	dest *hbone.Dest
+	pool *hbone.Pool
 
 	// Atomic.
-	active atomic.Int32 // calls in progress
-	left   atomic.Bool  // it is no member any more
+	workload atomic.Pointer[filters.Workload]
+	active   atomic.Int32 // calls in progress
 
 	// Guarded by mu, a leaf in the lock order.
 	mu   sync.Mutex
+	left bool    // it is no member any more
 	idle []*conn // unused inner connections, the latest last
 	ends []*conn // connections closed here and not yet by the far end
 }
 
-func newEndpoint(pool *hbone.Pool, k endpointKey, a *Address) *Endpoint {
-	e := &Endpoint{key: k, pool: pool, workload: a.Workload}
-	if a.Tunnel.IsValid() {
-		e.dest = hbone.NewDest(a.Tunnel, a.Addr, a.Expect)
+func newEndpoint(pool *hbone.Pool, k endpointKey, expect []peer.ID) *Endpoint {
+	e := &Endpoint{key: k, pool: pool}
+	if k.tunnel.IsValid() {
+		e.dest = hbone.NewDest(k.tunnel, k.addr, expect)
 	} else {
-		e.dest = hbone.NewPlainDest(a.Addr)
+		e.dest = hbone.NewPlainDest(k.addr)
 	}
 	pool.Hold(e.dest)
 	return e
@@ -75,8 +76,8 @@ func (e *Endpoint) Addr() netip.AddrPort { return e.key.addr }
 // Plain reports whether the endpoint is dialled as plain TCP.
 func (e *Endpoint) Plain() bool { return e.dest.Plain() }
 
-// Workload says whose endpoint it is; nil if nobody knows.
-func (e *Endpoint) Workload() *filters.Workload { return e.workload }
+// Workload says whose endpoint it is now; nil if nobody knows.
+func (e *Endpoint) Workload() *filters.Workload { return e.workload.Load() }
 
 // Active returns how many calls are in progress.
 func (e *Endpoint) Active() int { return int(e.active.Load()) }
@@ -86,7 +87,7 @@ func (e *Endpoint) Active() int { return int(e.active.Load()) }
 // Failed follows, never inside Open.
 func (e *Endpoint) Open(t *turn.Turn, lane *turn.Lane, h CallHandler) (c Call, ready bool) {
 	e.active.Add(1)
-	if c := e.takeIdle(lane, h); c != nil {
+	if c := e.takeIdle(t, lane, h); c != nil {
 		return c, true
 	}
 	return e.dial(t, lane, h), false
@@ -102,7 +103,7 @@ func (e *Endpoint) dial(t *turn.Turn, lane *turn.Lane, h CallHandler) *conn {
 }
 
 // takeIdle takes the connection used last: it is the likeliest to be alive.
-func (e *Endpoint) takeIdle(lane *turn.Lane, h CallHandler) *conn {
+func (e *Endpoint) takeIdle(t *turn.Turn, lane *turn.Lane, h CallHandler) *conn {
 	for {
 		e.mu.Lock()
 		n := len(e.idle)
@@ -114,7 +115,7 @@ func (e *Endpoint) takeIdle(lane *turn.Lane, h CallHandler) *conn {
 		e.idle[n-1] = nil
 		e.idle = e.idle[:n-1]
 		e.mu.Unlock()
-		if c.adopt(lane, h) {
+		if c.adopt(t, lane, h) {
 			return c
 		}
 	}
@@ -124,7 +125,7 @@ func (e *Endpoint) takeIdle(lane *turn.Lane, h CallHandler) *conn {
 func (e *Endpoint) putIdle(c *conn) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.left.Load() || len(e.idle) >= maxIdle {
+	if e.left || len(e.idle) >= maxIdle {
 		return false
 	}
 	e.idle = append(e.idle, c)
@@ -140,11 +141,15 @@ func (e *Endpoint) dropIdle(c *conn) {
 	}
 }
 
-// linger remembers a connection until the far end has closed it too.
-func (e *Endpoint) linger(c *conn) {
+// linger remembers a connection until the far end has closed it too, and
+// reports whether it did: nobody looks after an endpoint that has left.
+func (e *Endpoint) linger(c *conn) bool {
 	e.mu.Lock()
-	e.ends = append(e.ends, c)
-	e.mu.Unlock()
+	defer e.mu.Unlock()
+	if !e.left {
+		e.ends = append(e.ends, c)
+	}
+	return !e.left
 }
 
 // forget drops a connection that has ended on both sides.
@@ -200,9 +205,12 @@ func takeBefore(list *[]*conn, before time.Time) []*conn {
 // leave ends the endpoint's membership: unused connections end now, calls in
 // progress finish, and mesh connections that nobody else needs retire.
 func (e *Endpoint) leave() {
-	e.left.Store(true)
+	e.mu.Lock()
+	e.left = true
+	e.mu.Unlock()
 	var t turn.Turn
-	e.sweep(&t, time.Now().Add(time.Hour), time.Time{})
+	always := time.Now().Add(time.Hour)
+	e.sweep(&t, always, always)
 	t.End()
 	e.pool.Release(e.dest)
 }
