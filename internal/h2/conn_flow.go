@@ -21,17 +21,19 @@ func (c *Conn) credit(t *turn.Turn, n int) error {
 	return nil
 }
 
-// creditStream owes a stream n bytes more, and returns what is owed at half a
-// window. It is never more than was received: a caller that counts twice must
-// not let the peer send beyond the window. c.mu is held.
+// creditStream owes a stream n bytes more, and returns what is owed at half of
+// the stream's share of its window. It is never more than was received: a caller
+// that counts twice must not let the peer send beyond the window. c.mu is held.
 func (c *Conn) creditStream(t *turn.Turn, s *Stream, n int) {
 	s.recvOwed = int32(min(int64(s.recvOwed)+int64(n), int64(c.recvInit)-int64(s.recvWin)))
-	if s.recvClosed || s.recvOwed < c.recvInit/2 || s.recvOwed <= 0 {
+	mine := c.share.of(c.recvInit)
+	give := min(s.recvOwed, mine-s.recvWin)
+	if s.recvClosed || give < mine/2 || give <= 0 {
 		return
 	}
-	c.appendWindowUpdate(s.id, uint32(s.recvOwed))
-	s.recvWin += s.recvOwed
-	s.recvOwed = 0
+	c.appendWindowUpdate(s.id, uint32(give))
+	s.recvWin += give
+	s.recvOwed -= give
 	c.mark(t)
 }
 

@@ -413,6 +413,7 @@ func (c *Conn) dataStream(t *turn.Turn, f frame, n int) (*Stream, error) {
 		return nil, c.streamError(t, s, code, reason)
 	}
 	s.recvWin -= int32(f.n)
+	c.share.count(s, f.n)
 	if f.n > n {
 		c.creditStream(t, s, f.n-n) // padding is nobody's to consume
 	}

@@ -35,6 +35,7 @@ type Stream struct {
 	waitAt      int32   // place in c.waiting plus one
 
 	// Guarded by c.mu: state.
+	epoch      uint16 // of the connection's count that it is in
 	inRing     bool
 	endDue     bool // CloseWrite was called; END_STREAM follows the queue
 	sendClosed bool // END_STREAM has been appended
