@@ -14,7 +14,7 @@ import (
 // An app is a workload's application.
 type app struct {
 	addr   string
-	server *http.Server
+	server *http.Server // nil for one that is not ours
 }
 
 // app returns the application of a workload, started if it does not run yet.
@@ -23,6 +23,12 @@ func (m *Mesh) app(workload string) (*app, error) {
 	defer m.mu.Unlock()
 	if a, ok := m.apps[workload]; ok {
 		return a, nil
+	}
+	if m.App != nil {
+		if addr := m.App(workload); addr != "" {
+			m.apps[workload] = &app{addr: addr}
+			return m.apps[workload], nil
+		}
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -40,7 +46,11 @@ func (m *Mesh) app(workload string) (*app, error) {
 	return a, nil
 }
 
-func (a *app) close() { a.server.Close() }
+func (a *app) close() {
+	if a.server != nil {
+		a.server.Close()
+	}
+}
 
 // StopApp ends a workload's application, as a crash does.
 func (m *Mesh) StopApp(workload string) {

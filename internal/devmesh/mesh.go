@@ -40,6 +40,11 @@ type Options struct {
 	Clients []string
 	// Handler answers for a workload; nil for the echo.
 	Handler func(workload string) http.Handler
+	// App is the address of a workload's application that runs already; "" for
+	// one made of Handler.
+	App func(workload string) string
+	// Tune may change a waypoint's options before it starts.
+	Tune func(Mode, *proxy.Options)
 	// Registry and Guard are the waypoints'.
 	Registry filters.Registry
 	Guard    func(b *filters.Builder, service string) error
@@ -258,6 +263,9 @@ func (m *Mesh) startWaypoint(mode Mode) error {
 		o.Dial = capture.dialCaptured
 	} else {
 		o.Certificates = certs
+	}
+	if m.Tune != nil {
+		m.Tune(mode, &o)
 	}
 	p := proxy.New(o)
 	m.waypoints[mode] = p
