@@ -112,9 +112,10 @@ type StreamHandler interface {
 // A Conn is one HTTP/2 connection.
 type Conn struct {
 	// Set once.
-	sink turn.Sink
-	h    ConnHandler
-	o    Options
+	sink  turn.Sink
+	taker turn.Taker // sink, if it is one
+	h     ConnHandler
+	o     Options
 
 	// Owned by the read loop.
 	in recvState
@@ -154,6 +155,7 @@ type Conn struct {
 	recvWin  int64
 	recvOwed int32
 	recvInit int32 // window of new streams towards us
+	share    share
 
 	// Guarded by mu: the peer's settings.
 	peer        peerSettings
@@ -187,6 +189,7 @@ func NewConn(sink turn.Sink, h ConnHandler, o Options) *Conn {
 		recvInit: max(o.StreamWindow, defaultWindow), // until the peer has seen a smaller one
 		peer:     peerSettings{window: defaultWindow, frame: minFrameSize, send: minFrameSize, streams: firstStreams},
 	}
+	c.taker, _ = sink.(turn.Taker)
 	c.enc = hpack.NewEncoder((*encoderOut)(c))
 	c.in.init(&c.o)
 	return c

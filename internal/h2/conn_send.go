@@ -127,14 +127,21 @@ func (c *Conn) appendEnd(s *Stream) {
 // BenchmarkFlush.
 func (c *Conn) hand(t *turn.Turn) {
 	c.outWas = min(len(c.out), handAt)
-	if len(c.out) > 0 && !c.end.dead {
-		c.sink.Write(t, c.out)
-		c.stats.Flushes++
-		c.handed += int64(len(c.out))
-		c.sinkHeld += len(c.out)
-	}
-	buf.Put(c.out)
+	out := c.out
 	c.out, c.tail = nil, nil
+	if len(out) == 0 || c.end.dead {
+		buf.Put(out)
+		return
+	}
+	c.stats.Flushes++
+	c.handed += int64(len(out))
+	c.sinkHeld += len(out)
+	if c.taker != nil {
+		c.taker.Take(t, out)
+		return
+	}
+	c.sink.Write(t, out)
+	buf.Put(out)
 }
 
 // look asks the sink how much it still holds.

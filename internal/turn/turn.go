@@ -124,6 +124,14 @@ type Sink interface {
 	Abort(t *Turn, code uint32)
 }
 
+// A Taker is a Sink that can do without the copy.
+type Taker interface {
+	Sink
+	// Take is Write of a buffer lent by internal/buf. It is the sink's from then
+	// on.
+	Take(t *Turn, p []byte)
+}
+
 // LowMark is where Left is due: a sink that held more and now holds less says
 // so. Below it nobody is told, because the receive windows (256 KiB) are wide
 // enough for credit to follow with the next event.

@@ -118,6 +118,32 @@ func BenchmarkFlush(b *testing.B) {
 	}
 }
 
+// What an engine hands on at the end of a turn, given away and copied.
+func BenchmarkTake(b *testing.B) {
+	for _, n := range []int{4 << 10, 32 << 10} {
+		for _, give := range []bool{true, false} {
+			b.Run(fmt.Sprintf("%d/%s", n, map[bool]string{true: "take", false: "write"}[give]), func(b *testing.B) {
+				c, far, _ := settings[0].pair(b, Options{})
+				defer far.Close()
+				var tn turn.Turn
+				for b.Loop() {
+					p := buf.Get(n)[:n]
+					if give {
+						c.Take(&tn, p)
+					} else {
+						c.Write(&tn, p)
+						buf.Put(p)
+					}
+					buf.Put(c.out) // in the place of a flush
+					c.out = nil
+					c.buffered.Store(0)
+				}
+				c.nc.Close()
+			})
+		}
+	}
+}
+
 // Records of one flush leave in one write; tls.Conn by itself makes one each.
 func BenchmarkRecords(b *testing.B) {
 	const size = 64 << 10

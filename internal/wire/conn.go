@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	_ turn.Sink     = (*Conn)(nil)
+	_ turn.Taker    = (*Conn)(nil)
 	_ turn.Flusher  = (*Conn)(nil)
 	_ turn.Notified = (*Conn)(nil)
 	_ wheel.Owner   = (*Conn)(nil)

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 )
 
@@ -37,6 +38,36 @@ func TestEcho(t *testing.T) {
 		}
 		if _, err := far.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("the peer reads %v, want EOF", err)
+		}
+		far.Close()
+		e.wantServed(t)
+	})
+}
+
+// Buffers given away and copies leave in the order in which they came, and what
+// comes too late goes back.
+func TestTake(t *testing.T) {
+	each(t, func(t *testing.T, s setting) {
+		c, far, _ := s.pair(t, Options{})
+		lend := func(text string) []byte { return append(buf.Get(len(text)), text...) }
+		e := newEngine()
+		e.onFeed = func(tn *turn.Turn, p []byte) error {
+			c.Take(tn, lend("one "))
+			c.Write(tn, []byte("two "))
+			c.Take(tn, lend("three "))
+			c.Take(tn, buf.Get(0))
+			c.Take(tn, lend("four"))
+			c.CloseWrite(tn)
+			c.Take(tn, lend("five"))
+			return nil
+		}
+		serve(c, e)
+		far.Write([]byte("?"))
+		if got, err := io.ReadAll(far); string(got) != "one two three four" || err != nil {
+			t.Errorf("got %q and %v", got, err)
+		}
+		if n := c.Buffered(); n != 0 {
+			t.Errorf("%d bytes are buffered, want none", n)
 		}
 		far.Close()
 		e.wantServed(t)
