@@ -265,7 +265,7 @@ func (p *Pool) dialPlain(ctx context.Context, d *Dest, tun *tcpTunnel) {
 	o.Park = parkAt
 	w := wire.New(nc, o)
 	if !tun.attach(w) {
-		nc.Close()
+		w.Discard()
 		return
 	}
 	tun.opened.Store(true)

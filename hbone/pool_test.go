@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/hbone/peer"
-	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"golang.org/x/net/http2"
 )
 
@@ -514,8 +513,9 @@ func TestPoolRace(t *testing.T) {
 					h.want1("opened", &opened)
 					h.abort(CodeCancel)
 				default:
-					h.want1("opened", &opened)
-					do(h.tun.CloseWrite)
+					if h.want1("opened", &opened) {
+						h.closeWrite()
+					}
 				}
 				if err := h.closed(); err != nil {
 					failed.Add(1)
@@ -531,8 +531,7 @@ func TestPoolRace(t *testing.T) {
 	for range 20 { // endpoints come and go
 		p.Release(d)
 		p.Hold(d)
-		do(func(*turn.Turn) {})
-		time.AfterFunc(0, func() {})
+		runtime.Gosched()
 	}
 	wg.Wait()
 	s.tunnels <- nil
@@ -541,14 +540,16 @@ func TestPoolRace(t *testing.T) {
 	wantCount(t, "Conns", p.Stats().Conns.Load, 0)
 }
 
-// want1 waits for an event or the end.
-func (h *heard) want1(event string, n *atomic.Int64) {
+// want1 waits for an event or the end, and reports whether it was the event.
+func (h *heard) want1(event string, n *atomic.Int64) bool {
 	switch e := h.next(); e {
 	case event:
 		n.Add(1)
+		return true
 	case "closed", "failed":
 		h.events <- e
 	default:
-		h.t.Error(fmt.Sprint("tunnel: got ", e))
+		h.t.Errorf("tunnel: got %q", e)
 	}
+	return false
 }

@@ -85,12 +85,10 @@ const quick = 20 * time.Millisecond
 // A heard is the handler of one tunnel. It consumes what comes and remembers it.
 type heard struct {
 	t      *testing.T
-	tun    Tunnel
 	events chan string
-	idle   bool // consumes nothing
-
-	mu  sync.Mutex
-	err error // of Closed
+	mu     sync.Mutex
+	tun    Tunnel
+	err    error // of Closed
 }
 
 func newHeard(t *testing.T) *heard { return &heard{t: t, events: make(chan string, 10_000)} }
@@ -104,9 +102,9 @@ func (h *heard) Data(tn *turn.Turn, p []byte, end bool) {
 	if end {
 		h.events <- "end"
 	}
-	if !h.idle {
-		h.tun.Consume(tn, len(p))
-	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tun.Consume(tn, len(p))
 }
 
 func (h *heard) Closed(_ *turn.Turn, err error) {
@@ -302,7 +300,11 @@ func newPool(t *testing.T, certs *Certificates, edit ...func(*PoolOptions)) *tes
 // open asks for a tunnel.
 func (p *testPool) open(d *Dest) *heard {
 	h := newHeard(p.t)
-	do(func(tn *turn.Turn) { h.tun = p.Open(tn, d, h) })
+	do(func(tn *turn.Turn) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.tun = p.Open(tn, d, h)
+	})
 	return h
 }
 

@@ -348,6 +348,7 @@ func TestAuthorityEnds(t *testing.T) {
 		s, l := slowServer(t)
 		go s.ServeHBONE(l)
 		tc := meshOver(t, l, s.client(curlURI))
+		synctest.Wait() // the first looks have been taken
 		other := holding(issued(must(devca.New("other")), wayURI), CertificatesOptions{})
 		s.certs.current.Store(other.Current()) // without a change that anybody is told of
 		go io.Copy(io.Discard, tc.nc)
