@@ -199,6 +199,10 @@ func TestRelayReset(t *testing.T) {
 	}
 	r = newRelayed(t)
 	app = r.accept(t)
+	io.WriteString(r.near, "half") // and so the path is open: a dial that is given up ends as it likes
+	if _, err := io.ReadFull(app, b); err != nil {
+		t.Fatal(err)
+	}
 	r.near.SetLinger(0)
 	r.near.Close()
 	wantReset(t, app)
