@@ -125,7 +125,7 @@ func (p *Proxy) newExchange(t *turn.Turn, in *inner) *exchange {
 	x.p, x.down, x.svc = p, in, in.svc
 	x.state = xNew
 	x.stream.Bind(x)
-	x.stream.Request, x.stream.Peer, x.stream.Start = &x.req, in.conn.Peer, t.Now()
+	x.stream.Request, x.stream.Peer, x.stream.Start = &x.req, in.tun.Peer(), t.Now()
 	x.lane.Store(&in.Lane)
 	return x
 }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"time"
 
-	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/internal/wheel"
@@ -39,9 +38,8 @@ type inner struct {
 	turn.Lane
 
 	// Set once.
-	p    *Proxy
-	tun  hbone.Tunnel
-	conn filters.Conn
+	p   *Proxy
+	tun hbone.Tunnel
 
 	// Guarded by the lane.
 	codec   http1.Server
@@ -237,7 +235,7 @@ func (in *inner) pin() {
 		return
 	}
 	in.snap = cur
-	in.svc, _ = cur.Service(in.conn.Peer.Destination, in.conn.Peer.Host)
+	in.svc, _ = cur.Service(in.tun.Peer().Destination, in.tun.Peer().Host)
 	if old != nil {
 		old.Unpin()
 	}

@@ -108,6 +108,9 @@ func New(o Options) *Proxy {
 		stop:    make(chan struct{}),
 		inners:  map[*inner]struct{}{},
 	}
+	if p.limits == nil {
+		p.limits = http1.DefaultLimits() // one for all connections
+	}
 	p.exchanges.New = func() any { return new(exchange) }
 	p.snap.Store(snapshot.Empty())
 	driven := wire.Options{Wheel: p.wheel, Tick: tickEvery}

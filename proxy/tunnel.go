@@ -25,9 +25,7 @@ func (p *Proxy) openTunnel(t *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler,
 		snap.Unpin()
 		return nil, p.refuse(400, fault.Wrap(fault.NotOurs, fault.Local, nil))
 	}
-	in := &inner{p: p, tun: tun, snap: snap, svc: svc}
-	in.conn = filters.Conn{Peer: tun.Peer(), Service: svc.Name, Start: t.Now()}
-	if err := p.admit(svc.Chain, &in.conn); err != nil {
+	if err := p.admit(svc.Chain, &filters.Conn{Peer: tun.Peer(), Service: svc.Name, Start: t.Now()}); err != nil {
 		snap.Unpin()
 		status, f := 401, fault.Of(err)
 		if f.Kind == fault.FilterTrapped {
@@ -39,6 +37,7 @@ func (p *Proxy) openTunnel(t *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler,
 		snap.Unpin()
 		return nil, p.refuse(503, fault.Wrap(fault.NotImplemented, fault.Local, errors.New(svc.Name+" speaks a protocol that is not carried yet")))
 	}
+	in := &inner{p: p, tun: tun, snap: snap, svc: svc}
 	in.codec.Init(tun, in, p.limits)
 	in.watch(t, forIdle)
 	p.remember(in)

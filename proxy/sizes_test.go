@@ -1,0 +1,22 @@
+package proxy
+
+import (
+	"testing"
+	"unsafe"
+)
+
+// TestSizes: an idle connection holds an inner, and each request in progress an
+// exchange. Too small a figure is a budget to tighten.
+func TestSizes(t *testing.T) {
+	for _, row := range []struct {
+		name      string
+		got, want uintptr
+	}{
+		{"inner", unsafe.Sizeof(inner{}), 448},
+		{"exchange", unsafe.Sizeof(exchange{}), 1376},
+	} {
+		if row.got > row.want || row.got < row.want-row.want/8 {
+			t.Errorf("%s has %d bytes, the budget is %d", row.name, row.got, row.want)
+		}
+	}
+}
