@@ -20,9 +20,10 @@ const (
 	// maxConns is how many mesh connections one destination may have: at 100
 	// streams each it is more than a node has sockets for.
 	maxConns = 64
-	// spreadAt is how many streams a connection carries before a second core
-	// is worth a second connection. Few connections batch better: 15.8 µs a
-	// request on one each, 2.8 µs shared (performance study, section 5.1).
+	// spreadAt is how many streams a connection carries before the next stream
+	// may have another one. Up to there a second connection halves the batches
+	// and costs half as much again, from there on it costs nothing and may use
+	// a second core: BenchmarkSpread.
 	spreadAt = 128
 	// growAgain is how long a further connection is not tried after it could
 	// not be made.

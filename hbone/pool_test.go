@@ -307,6 +307,50 @@ func TestFewStreams(t *testing.T) {
 	h.want("opened")
 }
 
+// TestSpread: a crowd gets a second connection; if it cannot be made, the crowd
+// stays where it is and the dial is not repeated for each who joins it.
+func TestSpread(t *testing.T) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		t.Skip("one core needs one connection")
+	}
+	for _, works := range []bool{true, false} {
+		s := newServer(t)
+		var dials atomic.Int64
+		p := newPool(t, s.client(curlURI), func(o *PoolOptions) {
+			o.Dial = func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+				if dials.Add(1) > 1 && !works {
+					return nil, errors.New("no route")
+				}
+				return dialTCP(ctx, a)
+			}
+		})
+		d := dest(s.mesh(), wayURI)
+		p.open(d).want("opened")
+		for range spreadAt - 1 {
+			p.open(d).want("opened")
+		}
+		if n := dials.Load(); n != 1 {
+			t.Fatalf("%d dials for %d tunnels, want one", n, spreadAt)
+		}
+		p.open(d).want("opened")
+		if works {
+			wantCount(t, "Conns", p.Stats().Conns.Load, 2)
+		} else {
+			wantCount(t, "DialErrors", p.Stats().DialErrors.Load, 1)
+		}
+		for range 20 {
+			p.open(d).want("opened")
+		}
+		if n := dials.Load(); n != 2 {
+			t.Errorf("works %v: %d dials, want 2", works, n)
+		}
+		conns, _ := p.group(d).current()
+		if works && (conns[0].Streams() != spreadAt+1 || conns[1].Streams() != 20) {
+			t.Errorf("%d and %d tunnels, want the new ones on the new connection", conns[0].Streams(), conns[1].Streams())
+		}
+	}
+}
+
 // TestDialFails: all who wait hear why, and the next tries again.
 func TestDialFails(t *testing.T) {
 	s := newServer(t)
