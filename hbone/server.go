@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,12 @@ const (
 	// HeaderTimeout bounds the wait for a PROXY header.
 	HeaderTimeout = 10 * time.Second
 	// MaxHandshakes bounds the TLS handshakes under way at once: each costs
-	// half a millisecond of CPU and 70 KB.
+	// half a millisecond of CPU and 70 KB. Others wait.
 	MaxHandshakes = 256
+	// slowHandshake is when a handshake has to make room for one that waits. A
+	// healthy one takes milliseconds; clients that stall must not keep everybody
+	// else out.
+	slowHandshake = time.Second
 )
 
 // A Server accepts tunnels on any number of listeners.
@@ -38,6 +43,7 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	conns     map[net.Conn]*accepted
+	shaking   []net.Conn // handshakes under way, the oldest first
 	closing   bool
 	idle      chan struct{} // closed when closing and the last connection has gone
 }
@@ -83,8 +89,10 @@ type ServerStats struct {
 // accepted is what the server remembers of a connection. It is guarded by the
 // server's mu.
 type accepted struct {
-	w    *wire.Conn  // nil until a handshake has succeeded
-	mesh *serverConn // nil for a TCP tunnel
+	w     *wire.Conn  // nil until a handshake has succeeded
+	mesh  *serverConn // nil for a TCP tunnel
+	began time.Time   // its handshake
+	slow  bool        // and made room for another
 }
 
 // NewServer returns a server without listeners.
@@ -181,6 +189,9 @@ func (s *Server) startHandshake(nc net.Conn) { go s.handshake(nc) }
 func (s *Server) handshake(nc net.Conn) {
 	c, err := s.shake(nc)
 	if err != nil {
+		if s.wasSlow(nc) {
+			err = fmt.Errorf("not finished within %v while others waited", slowHandshake)
+		}
 		s.stats.BadHandshakes.Add(1)
 		s.fault(nc, &HandshakeError{nc.RemoteAddr().String(), s.stats.TLS.Explain(err)})
 		s.gone(nc)
@@ -199,13 +210,11 @@ func (s *Server) handshake(nc net.Conn) {
 func (s *Server) shake(nc net.Conn) (*serverConn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), HandshakeTimeout)
 	defer cancel()
-	select {
-	case s.handshakes <- struct{}{}:
-		defer func() { <-s.handshakes }()
-	case <-ctx.Done():
+	if !s.beginHandshake(ctx, nc) {
 		nc.Close()
 		return nil, fmt.Errorf("%d other handshakes are under way", MaxHandshakes)
 	}
+	defer s.endHandshake(nc)
 	trusted := s.Certificates.Current()
 	w := wire.NewTLS(nc, func(c net.Conn) *tls.Conn { return tls.Server(c, s.tls) }, s.Wire)
 	if err := w.Handshake(ctx); err != nil {
@@ -218,6 +227,62 @@ func (s *Server) shake(nc net.Conn) (*serverConn, error) {
 	}
 	c.trusted = trusted
 	return c, nil
+}
+
+// beginHandshake waits for a place among the handshakes under way.
+func (s *Server) beginHandshake(ctx context.Context, nc net.Conn) bool {
+	for {
+		again := time.NewTimer(s.hurry())
+		select {
+		case s.handshakes <- struct{}{}:
+			again.Stop()
+			s.mu.Lock()
+			s.shaking = append(s.shaking, nc)
+			if a := s.conns[nc]; a != nil {
+				a.began = time.Now()
+			}
+			s.mu.Unlock()
+			return true
+		case <-ctx.Done():
+			again.Stop()
+			return false
+		case <-again.C:
+		}
+	}
+}
+
+func (s *Server) endHandshake(nc net.Conn) {
+	s.mu.Lock()
+	if i := slices.Index(s.shaking, nc); i >= 0 {
+		s.shaking = slices.Delete(s.shaking, i, i+1)
+	}
+	s.mu.Unlock()
+	<-s.handshakes
+}
+
+// hurry ends the oldest handshake if there is no place and it is slow. It
+// returns when to look again.
+func (s *Server) hurry() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.shaking) < MaxHandshakes {
+		return slowHandshake
+	}
+	a := s.conns[s.shaking[0]]
+	if wait := slowHandshake - time.Since(a.began); wait > 0 {
+		return wait
+	}
+	a.slow = true
+	s.shaking[0].Close() // which ends it
+	s.shaking = slices.Delete(s.shaking, 0, 1)
+	return slowHandshake
+}
+
+func (s *Server) wasSlow(nc net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.conns[nc]
+	return a != nil && a.slow
 }
 
 // serveProxyConn serves a connection that must begin with a PROXY header.

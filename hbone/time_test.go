@@ -23,7 +23,7 @@ type hub struct {
 	closed chan struct{}
 }
 
-func newHub() *hub { return &hub{make(chan net.Conn, 10), make(chan struct{})} }
+func newHub() *hub { return &hub{make(chan net.Conn, 1000), make(chan struct{})} }
 
 func (h *hub) Accept() (net.Conn, error) {
 	select {
@@ -266,6 +266,36 @@ func TestSilentClients(t *testing.T) {
 		}
 		if n := s.Stats().BadHandshakes.Load(); n != 1 {
 			t.Errorf("BadHandshakes is %d, want the one that never came", n)
+		}
+	})
+}
+
+// TestStalledHandshakes: clients that stall in all places make room, after a
+// second, for those that wait, and only for as many.
+func TestStalledHandshakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := slowServer(t)
+		go s.ServeHBONE(l)
+		for range MaxHandshakes {
+			nc, _ := l.dial(context.Background(), netip.AddrPort{})
+			defer nc.Close()
+		}
+		synctest.Wait()
+		start := time.Now()
+		tc := meshOver(t, l, s.client(curlURI))
+		between(t, "the handshake of a good client", start, slowHandshake, slowHandshake+time.Millisecond)
+		tc.connect(1, "10.0.0.7:8080")
+		tc.wantStatus(1, 200, false)
+		if n := s.Stats().BadHandshakes.Load(); n != 1 {
+			t.Errorf("%d were ended, want one", n)
+		}
+		s.wantFault("while others waited")
+		tc = meshOver(t, l, s.client(curlURI)) // into the place that is free
+		between(t, "the next", start, slowHandshake, slowHandshake+time.Millisecond)
+		tc.wantQuiet()
+		time.Sleep(HandshakeTimeout)
+		if n := s.Stats().BadHandshakes.Load(); n != MaxHandshakes {
+			t.Errorf("%d handshakes failed, want %d", n, MaxHandshakes)
 		}
 	})
 }
