@@ -307,6 +307,27 @@ func TestFewStreams(t *testing.T) {
 	h.want("opened")
 }
 
+// TestFull: a destination gets so many connections and no more; who finds no
+// room is told so.
+func TestFull(t *testing.T) {
+	s := newServer(t)
+	n := newNode(t, s.client(nodeURI))
+	p := newPool(t, s.client(curlURI))
+	d := dest(n.l.Addr().String(), nodeURI)
+	for range maxConns {
+		h := p.open(d)
+		node := n.accept(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
+		node.answer(node.wantConnect("10.0.0.7:8080"), "200", false)
+		h.want("opened")
+	}
+	if err := p.open(d).closed(); err == nil || !strings.Contains(err.Error(), "64 mesh connections to "+n.l.Addr().String()+" are full") {
+		t.Errorf("got %v", err)
+	}
+	if n := p.Stats().Full.Load(); n != 1 {
+		t.Errorf("Full is %d", n)
+	}
+}
+
 // TestSpread: a crowd gets a second connection; if it cannot be made, the crowd
 // stays where it is and the dial is not repeated for each who joins it.
 func TestSpread(t *testing.T) {

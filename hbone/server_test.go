@@ -505,3 +505,32 @@ func TestBadHandshakes(t *testing.T) {
 		t.Errorf("HBONE without certificates: got %v", err)
 	}
 }
+
+// A failing listener has no descriptors left, until it is closed.
+type failing struct {
+	net.Listener
+	left int
+}
+
+func (f *failing) Accept() (net.Conn, error) {
+	if f.left--; f.left < 0 {
+		return nil, net.ErrClosed
+	}
+	return nil, errors.New("too many open files")
+}
+
+// TestAcceptErrors: the listener is not given up for them.
+func TestAcceptErrors(t *testing.T) {
+	s := newServer(t)
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	if err := s.ServePlain(&failing{l, 3}); err != nil {
+		t.Error(err)
+	}
+	if n := s.Stats().AcceptErrors.Load(); n != 3 {
+		t.Errorf("AcceptErrors is %d, want 3", n)
+	}
+	s.Drain()
+	if err := s.ServePlain(must(net.Listen("tcp", "127.0.0.1:0"))); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("behind Drain: got %v", err)
+	}
+}
