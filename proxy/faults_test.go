@@ -50,9 +50,9 @@ func TestFaults(t *testing.T) {
 		{name: "reset before the response", app: func(a *app) { a.request(); a.Reset() }, status: 503, kind: fault.UpstreamReset},
 		{name: "closed before the response", app: func(a *app) { a.request(); a.Close() }, status: 503, kind: fault.UpstreamClosed},
 		{name: "closed in the head", app: func(a *app) { a.request(); a.send("HTTP/1.1 200 OK\r\n"); a.Close() }, status: 502, kind: fault.UpstreamClosedMidResponse},
-		{name: "reset in the head", app: func(a *app) { a.request(); a.send("HTTP/1.1 200 OK\r\n"); time.Sleep(time.Millisecond); a.Reset() }, status: 502, kind: fault.UpstreamResetMidResponse},
+		{name: "reset in the head", app: func(a *app) { a.request(); a.send("HTTP/1.1 200 OK\r\n"); <-time.After(time.Millisecond); a.Reset() }, status: 502, kind: fault.UpstreamResetMidResponse},
 		{name: "closed in the body", app: func(a *app) { a.request(); a.send(whole + "abc"); a.Close() }, kind: fault.UpstreamClosedMidResponse},
-		{name: "reset in the body", app: func(a *app) { a.request(); a.send(whole + "abc"); time.Sleep(time.Millisecond); a.Reset() }, kind: fault.UpstreamResetMidResponse},
+		{name: "reset in the body", app: func(a *app) { a.request(); a.send(whole + "abc"); <-time.After(time.Millisecond); a.Reset() }, kind: fault.UpstreamResetMidResponse},
 		{name: "closed in chunks", app: func(a *app) {
 			a.request()
 			a.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")

@@ -6,10 +6,8 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,13 +18,12 @@ import (
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/internal/devmesh"
+	"github.com/sandwich-mesh/sandwich/internal/needs"
 )
 
-// payloadFile is the collection of requests that parsers understand differently.
-const payloadFile = "../../shared/testdata/http1/payloads.json"
-
-// A payload is one of them, and one more with the Host that most lack, so that
-// it is judged by what it was made for.
+// A payload is one request of a collection of those that parsers understand
+// differently. Most lack a Host, and come a second time with one, to be judged
+// by what they were made for.
 type payload struct {
 	name string
 	raw  []byte
@@ -34,10 +31,7 @@ type payload struct {
 
 func payloads(t *testing.T) (list []payload) {
 	t.Helper()
-	b, err := os.ReadFile(payloadFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("%s is absent: the payload collection was not tried", payloadFile)
-	}
+	b, err := os.ReadFile(needs.Data(t, "http1/payloads.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,11 +138,7 @@ func (c *court) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 // before it answers it.
 func (c *court) node(t *testing.T) (addr string, methods []string) {
 	t.Helper()
-	program, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("the program node is not installed: Node's parser was not asked")
-	}
-	cmd := exec.Command(program, "testdata/court.mjs")
+	cmd := exec.Command(needs.Program(t, "node"), "testdata/court.mjs")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

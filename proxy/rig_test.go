@@ -169,7 +169,7 @@ func (r *rig) close() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	r.p.Shutdown(ctx)
-	time.Sleep(hbone.ConnectTimeout + time.Second) // for dials that nobody waits for any more
+	<-time.After(hbone.ConnectTimeout + time.Second) // for dials that nobody waits for any more
 	synctest.Wait()
 	if n := r.p.stats.Impossible.Load(); n != 0 {
 		r.t.Errorf("%d impossible events", n)
