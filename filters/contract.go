@@ -62,7 +62,8 @@ var Wait = &Reply{Reason: "wait"}
 // A Worker does off the turn what would block or take long. Work is called on a
 // goroutine of a bounded pool, with exclusive use of the stream, after the
 // phase p of the same filter has returned Wait. Its result is the phase's. In a
-// body phase Stream.Chunk is the chunk. ctx ends when the client goes away or
+// body phase Stream.Chunk is the chunk. What is still to come is the codec's:
+// the Trailer of a body that has not ended must not be looked at. ctx ends when the client goes away or
 // the deadline passes; Work should then return soon.
 type Worker interface {
 	Work(ctx context.Context, s *Stream, p Phase) *Reply
