@@ -3,6 +3,7 @@ package message
 import (
 	"bytes"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -406,6 +407,63 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%s is %d bytes, want %d: adjust the budget, or the struct", row.name, row.got, row.want)
 		}
 	}
+}
+
+// fill sets every field of a struct but its headers to something.
+func fill(t *testing.T, v reflect.Value) {
+	for i := range v.NumField() {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.Slice:
+			f.SetBytes([]byte("x"))
+		case reflect.Bool:
+			f.SetBool(true)
+		case reflect.Int, reflect.Int64:
+			f.SetInt(1)
+		case reflect.Uint8:
+			f.SetUint(1)
+		case reflect.Struct:
+			f.Addr().Interface().(*Header).Add("A", "1")
+		default:
+			t.Fatalf("%s: how is a %s filled?", v.Type().Field(i).Name, f.Kind())
+		}
+	}
+}
+
+// TestResetForgetsAll: Reset names the fields one by one, so none may be missed.
+func TestResetForgetsAll(t *testing.T) {
+	for _, m := range []interface{ Reset() }{new(Request), new(Response)} {
+		v := reflect.ValueOf(m).Elem()
+		fill(t, v)
+		for i := range v.NumField() {
+			if v.Field(i).IsZero() {
+				t.Errorf("control: %s was not filled", v.Type().Field(i).Name)
+			}
+		}
+		m.Reset()
+		for i := range v.NumField() {
+			f, name := v.Field(i), v.Type().Field(i).Name
+			if h, ok := f.Addr().Interface().(*Header); ok && (h.Len() != 0 || h.Size() != 0) || !ok && !f.IsZero() {
+				t.Errorf("%T: %s outlives Reset", m, name)
+			}
+		}
+	}
+}
+
+// BenchmarkReset makes a request ready for the next, and does so by assignment.
+func BenchmarkReset(b *testing.B) {
+	var r Request
+	b.Run("fields", func(b *testing.B) {
+		for b.Loop() {
+			r.Reset()
+		}
+	})
+	b.Run("whole", func(b *testing.B) {
+		for b.Loop() {
+			r.Header.Reset()
+			r.Trailer.Reset()
+			r = Request{Header: r.Header, Trailer: r.Trailer}
+		}
+	})
 }
 
 func BenchmarkLookup(b *testing.B) {
