@@ -98,6 +98,10 @@ func (r *Rig) countGoroutines(ctx context.Context, in *Inside) (Figure, error) {
 // first ones pay for what the engine makes once.
 const some, idle = 100, 1000
 
+// A connection is idle once it has rested: its reader sheds its stack within two
+// ticks of a second.
+const rest = 3 * time.Second
+
 // idleMemory counts what one more idle stream or connection holds that has been
 // used before. Both figures are resident memory after a collection.
 func idleMemory() Scenario {
@@ -161,6 +165,11 @@ func (r *Rig) lookAtIdle(ctx context.Context, in *Inside, plan traffic.Plan) (*l
 	defer s.End()
 	if _, err := s.Measure(ctx, traffic.Measure{Each: true}); err != nil {
 		return nil, err
+	}
+	select {
+	case <-time.After(rest):
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	return in.Look(ctx)
 }

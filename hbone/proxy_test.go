@@ -75,6 +75,22 @@ func TestProxyTunnels(t *testing.T) {
 	}
 }
 
+// TestRestingTunnels: the reader of a tunnel at rest sheds its stack, the server
+// counts it, and the tunnel goes on.
+func TestRestingTunnels(t *testing.T) {
+	s := newServer(t)
+	nc := dialTunnel(t, s.listen("127.0.0.1:0", s.ServeProxy))
+	nc.Write(append(header(), "hello"...))
+	h := s.tunnel()
+	h.want("data hello")
+	eventually(t, "the reader sheds its stack", func() bool { return s.Stats().Wire.Sheds.Load() > 0 })
+	nc.Write([]byte("more"))
+	nc.CloseWrite()
+	h.want("data more", "end")
+	h.closeWrite()
+	h.want("closed")
+}
+
 // TestProxyPieces: the longest header there can be, byte by byte and cut in two
 // at many places.
 func TestProxyPieces(t *testing.T) {

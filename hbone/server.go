@@ -84,6 +84,10 @@ type ServerStats struct {
 	BadConnects   atomic.Int64 // CONNECT requests malformed
 	BadMetadata   atomic.Int64 // forwarded, baggage or traceparent that did not parse
 	AcceptErrors  atomic.Int64 // errors of accept itself, such as no descriptors
+
+	// Wire counts what is rare in driving connections, unless ServerOptions.Wire
+	// brings counters of its own.
+	Wire wire.Counters
 }
 
 // accepted is what the server remembers of a connection. It is guarded by the
@@ -103,6 +107,9 @@ func NewServer(o ServerOptions) *Server {
 		listeners:     map[net.Listener]struct{}{},
 		conns:         map[net.Conn]*accepted{},
 		idle:          make(chan struct{}),
+	}
+	if o.Wire.Counters == nil {
+		s.Wire.Counters = &s.stats.Wire
 	}
 	if o.Certificates != nil {
 		s.tls = o.Certificates.ServerConfig()

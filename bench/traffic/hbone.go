@@ -94,7 +94,10 @@ func (r *Run) dialMesh(ctx context.Context, config *tls.Config) (*mesh, error) {
 	m.engine = h2.NewConn(m.conn, m, h2.Options{Client: true, MaxStreams: manyStreams})
 	m.conn.Run(m.engine.Start)
 	r.atEnd(func() { m.conn.Abort(nil, h2.CodeNoError) })
-	r.wg.Go(func() { m.conn.Serve(m.engine) })
+	r.wg.Go(func() {
+		m.conn.Serve(m.engine)
+		m.conn.Wait()
+	})
 	for m.engine.Stats().SettingsIn == 0 { // they say how many streams there may be
 		if err := m.wait(ctx); err != nil {
 			return nil, fmt.Errorf("SETTINGS of the proxy: %w", err)

@@ -4,10 +4,12 @@ import (
 	"io"
 	"runtime"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/internal/wheel"
 )
 
 // A turn that reads, feeds, writes and flushes allocates nothing; under TLS
@@ -67,46 +69,88 @@ func TestAllocsPerTurn(t *testing.T) {
 	})
 }
 
-// Memory of an idle connection: Conn, net.Conn, goroutine with its stack.
+// Memory of an idle connection: Conn, net.Conn, goroutine with its stack. Ticks
+// have it shed what its request made of the stack; without, it keeps that.
 func TestIdleMemory(t *testing.T) {
 	if raceEnabled || buf.Check {
 		t.Skip("this build is larger")
 	}
-	t.Logf("a Conn is %d bytes", unsafe.Sizeof(Conn{}))
-	const n = 500
+	const class = 640 - 8 // a size class of the allocator, and its own header
+	if got := unsafe.Sizeof(Conn{}); got > class {
+		t.Errorf("a Conn is %d bytes, want at most %d", got, class)
+	}
 	for _, tc := range []struct {
-		setting
-		want uint64 // bytes a connection; crypto/tls's share is not ours to bound
-	}{{settings[0], 6 << 10}, {settings[1], 24 << 10}} {
+		name        string
+		pair        setting
+		ticks       int
+		heap        uint64 // bytes at most; crypto/tls's share is not ours to bound
+		stack, more uint64 // at most, and more than
+	}{
+		{"plain", settings[0], 2, 2 << 10, 2500, 0},
+		{"tls", settings[1], 2, 16 << 10, 2500, 0},
+		{"plain without ticks", settings[0], 0, 2 << 10, 1 << 20, 3500},
+	} {
 		t.Run(tc.name, func(t *testing.T) {
-			conns, fars, engines := make([]*Conn, n), make([]peer, n), make([]*testEngine, n)
-			for i := range conns {
-				conns[i], fars[i], _ = tc.pair(t, Options{})
-				engines[i] = newEngine()
+			heap, stack := idleMemory(t, tc.pair, tc.ticks)
+			t.Logf("an idle connection takes %d bytes: %d of heap, %d of stack", heap+stack, heap, stack)
+			if heap > tc.heap {
+				t.Errorf("%d bytes of heap, want at most %d", heap, tc.heap)
 			}
-			p := make([]byte, 1000)
-			for i, c := range conns {
-				engines[i].onFeed = func(tn *turn.Turn, p []byte) error { c.Write(tn, p); return nil }
-				serve(c, engines[i])
-				fars[i].Write(p)
-				io.ReadFull(fars[i], p)
+			if stack > tc.stack || stack <= tc.more {
+				t.Errorf("%d bytes of stack, want at most %d and more than %d", stack, tc.stack, tc.more)
 			}
-			heap, stack := measure()
-			for i, c := range conns {
-				c.Run(func(tn *turn.Turn) { c.Abort(tn, 0) })
-				engines[i].wantServed(t)
-				conns[i] = nil
-				engines[i] = nil
-			}
-			restHeap, restStack := measure() // with the far ends still there
-			heap, stack = (heap-restHeap)/n, (stack-restStack)/n
-			t.Logf("an idle %s connection takes %d bytes: %d of heap, %d of stack", tc.name, heap+stack, heap, stack)
-			if heap+stack > tc.want {
-				t.Errorf("an idle connection takes %d bytes, want at most %d", heap+stack, tc.want)
-			}
-			runtime.KeepAlive(fars)
 		})
 	}
+}
+
+// idleMemory is what one of many connections holds that have served a request
+// and then seen some ticks.
+func idleMemory(t *testing.T, s setting, ticks int) (heap, stack uint64) {
+	const n = 500
+	conns, fars, engines := make([]*Conn, n), make([]peer, n), make([]*testEngine, n)
+	w, k := wheel.New(), new(Counters)
+	for i := range conns {
+		conns[i], fars[i], _ = s.pair(t, Options{Wheel: w, Tick: time.Hour, Counters: k})
+		engines[i] = newEngine()
+	}
+	p := make([]byte, 1000)
+	for i, c := range conns {
+		engines[i].onFeed = func(tn *turn.Turn, p []byte) error {
+			c.Write(tn, p)
+			dig(2 << 10)
+			return nil
+		}
+		go c.Serve(engines[i])
+		fars[i].Write(p)
+		io.ReadFull(fars[i], p)
+	}
+	runtime.GC() // the runtime makes new stacks as large as those it has seen in use
+	for range ticks {
+		for _, c := range conns {
+			tick(c)
+		}
+	}
+	if ticks > 0 {
+		until(t, "all have shed", func() bool { return k.Sheds.Load() == n })
+	}
+	heap, stack = measure()
+	for i, c := range conns {
+		c.Run(func(tn *turn.Turn) { c.Abort(tn, 0) })
+		c.Wait()
+		conns[i], engines[i] = nil, nil
+	}
+	restHeap, restStack := measure() // with the far ends still there
+	runtime.KeepAlive(fars)
+	return (heap - restHeap) / n, (stack - restStack) / n
+}
+
+// dig takes some bytes of stack.
+func dig(n int) byte {
+	var b [256]byte
+	if n > len(b) {
+		b[n%len(b)] = dig(n - len(b))
+	}
+	return b[n%7]
 }
 
 func measure() (heap, stack uint64) {

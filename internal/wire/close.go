@@ -209,12 +209,28 @@ func (c *Conn) Expired(t *turn.Turn, tm *wheel.Timer) {
 	ok := c.enter()
 	if ok {
 		c.o.Wheel.Set(tm, c, c.o.Tick)
+		c.shedIdle()
 	}
 	c.mu.Unlock()
 	if ok {
 		defer c.calls.Done()
 		defer c.rescue()
 		c.engine.Tick(t)
+	}
+}
+
+// shedIdle wakes a reader that has received nothing for a whole tick, to go on
+// in a fresh goroutine: one request makes its stack grow to 4 KiB, and a stack
+// of which waiting takes more than a quarter never shrinks. Once is enough until
+// bytes come. Called with mu held.
+func (c *Conn) shedIdle() {
+	switch n := c.stats.bytesIn.Load(); {
+	case n != c.seen:
+		c.seen, c.shed = n, false
+	case !c.shed:
+		c.shed = true
+		c.shedding.Store(true)
+		c.attend()
 	}
 }
 

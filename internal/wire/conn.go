@@ -111,7 +111,7 @@ type Conn struct {
 	o      Options
 	engine Engine // by Serve, under mu
 
-	// Owned by the goroutine in Serve.
+	// Owned by the goroutine in serve.
 	turn      turn.Turn
 	open      bool // the turn has done something since it last ended
 	pastEnd   bool // EOF was read, and the driver cannot wait for more
@@ -128,6 +128,7 @@ type Conn struct {
 	// Atomic.
 	halt       atomic.Bool  // the reader has to look at the state
 	parked     atomic.Bool  // the reader waits for Consume
+	shedding   atomic.Bool  // the reader is to go on in a fresh goroutine when it waits next
 	buffered   atomic.Int64 // written and not yet taken by the socket
 	unconsumed atomic.Int64
 	stats      stats
@@ -147,13 +148,16 @@ type Conn struct {
 	closing  bool  // the engine is to hear no more; what was written still leaves
 	broken   bool  // a write failed
 	failed   bool  // give up at once, with RST
-	err      error // what Closed will say; the first one stays
 	ended    bool  // Closed is due: nothing else is called any more
+	shed     bool  // the reader has shed its stack since it last received
+	err      error // what Closed will say; the first one stays
 	until    time.Time
 	timer    wheel.Timer
+	seen     int64 // bytes received up to the last tick
 
 	calls  sync.WaitGroup // calls into the engine from other goroutines
 	drains sync.WaitGroup // the drain goroutine
+	reader sync.WaitGroup // whoever is in serve
 }
 
 // New makes a connection of nc, which it owns from then on. Bytes may be
@@ -182,8 +186,8 @@ func (c *Conn) Run(f func(t *turn.Turn)) {
 	c.endOf(&t)
 }
 
-// Serve reads until the connection is over, and returns when its descriptor is
-// closed. It is called once.
+// Serve reads until the connection is over, but may return before: with ticks,
+// a connection that idles goes on in another goroutine. It is called once.
 func (c *Conn) Serve(e Engine) {
 	c.mu.Lock()
 	c.engine = e
@@ -193,14 +197,30 @@ func (c *Conn) Serve(e Engine) {
 		c.o.Wheel.Set(&c.timer, c, c.o.Tick)
 	}
 	c.mu.Unlock()
-	c.read()
+	c.reader.Add(1)
+	c.serve()
+}
+
+// Wait returns when the connection is over and nothing of it is left: no
+// descriptor, no goroutine. It comes after Serve.
+func (c *Conn) Wait() { c.reader.Wait() }
+
+func (c *Conn) serve() {
+	if !c.read() {
+		c.turn = turn.Turn{} // and the room that it has kept
+		c.o.Counters.Sheds.Add(1)
+		go c.serve()
+		return
+	}
 	c.tellClosed()
 	c.linger()
 	c.release()
+	c.reader.Done()
 }
 
 // read is the loop: wait, read once, do everything that made possible, flush.
-func (c *Conn) read() {
+// It returns false when the reader is to shed its stack before it waits.
+func (c *Conn) read() (over bool) {
 	for !c.over() {
 		if !c.open && (c.pastEnd || c.full()) {
 			c.park()
@@ -210,8 +230,13 @@ func (c *Conn) read() {
 			c.decrypt() // what came with the handshake, or was left when over had to look
 			continue
 		}
+		wait := !c.open && !c.salvaging
+		if wait && c.shedding.Load() {
+			c.shedding.Store(false)
+			return false
+		}
 		in, size := c.held(), c.readSize()
-		b, err := c.drv.read(in, size, !c.open && !c.salvaging)
+		b, err := c.drv.read(in, size, wait)
 		if c.rec != nil {
 			c.rec.in = b
 		}
@@ -231,6 +256,7 @@ func (c *Conn) read() {
 	if c.rec != nil {
 		c.rec.discard()
 	}
+	return true
 }
 
 // unread handles a read that brought nothing.

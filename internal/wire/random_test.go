@@ -14,7 +14,8 @@ import (
 )
 
 // However a connection is used and ended, from several goroutines at once, Serve
-// returns, Closed comes once and last, and nothing stays behind (TestMain).
+// returns, Closed comes once and last, and nothing stays behind (TestMain); also
+// while its reader sheds its stack over and over.
 func TestRandomEnds(t *testing.T) {
 	w := wheel.New()
 	w.Start()
@@ -24,15 +25,20 @@ func TestRandomEnds(t *testing.T) {
 		rounds = 40
 	}
 	each(t, func(t *testing.T, s setting) {
+		var k Counters
 		for seed := range rounds {
 			r := rand.New(rand.NewPCG(uint64(seed), 9))
-			o := Options{Linger: 30 * time.Millisecond, Wheel: w, Tick: wheel.Tick, Park: []int{0, 1, 64 << 10}[r.IntN(3)]}
+			o := Options{Linger: 30 * time.Millisecond, Wheel: w, Tick: wheel.Tick, Park: []int{0, 1, 64 << 10}[r.IntN(3)], Counters: &k}
 			c, far, raw := s.pair(t, o)
 			e := newEngine()
 			keep := r.IntN(2) == 0
 			e.onFeed = func(tn *turn.Turn, p []byte) error { c.Write(tn, p); c.Consume(tn, len(p)); return nil }
 			e.onEOF = func(*turn.Turn) bool { return keep }
 			serve(c, e)
+			stop := func() {}
+			if r.IntN(2) == 0 {
+				stop = ticking(c, e)
+			}
 			var wg sync.WaitGroup
 			for range 3 {
 				r := rand.New(rand.NewPCG(r.Uint64(), 9))
@@ -52,6 +58,10 @@ func TestRandomEnds(t *testing.T) {
 			}
 			raw.Close()
 			e.wantServed(t)
+			stop()
+		}
+		if k.Sheds.Load() == 0 {
+			t.Error("no reader has shed its stack")
 		}
 	})
 }

@@ -7,6 +7,7 @@ type Counters struct {
 	Panics atomic.Int64 // engines that panicked
 	Drains atomic.Int64 // times a socket was full
 	Parks  atomic.Int64 // times a reader paused for its engine
+	Sheds  atomic.Int64 // times an idle reader went on in a fresh goroutine
 	Unread atomic.Int64 // connections closed before the peer had read everything
 }
 

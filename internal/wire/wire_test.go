@@ -131,7 +131,7 @@ func (e *testEngine) wantClosed(t *testing.T) error {
 	return e.err
 }
 
-// wantServed waits for Serve to return and checks that Closed came once, last.
+// wantServed waits until nothing is left and checks that Closed came once, last.
 func (e *testEngine) wantServed(t *testing.T) {
 	t.Helper()
 	await(t, "the end of Serve", e.served)
@@ -165,6 +165,7 @@ func until(t *testing.T, what string, cond func() bool) {
 func serve(c *Conn, e *testEngine) {
 	go func() {
 		c.Serve(e)
+		c.Wait()
 		close(e.served)
 	}()
 }
