@@ -143,7 +143,6 @@ type asker struct {
 	tun    hbone.Tunnel
 	left   int
 	got    int
-	size   int // of an answer as it arrives; learned from the first
 	done   chan struct{}
 	failed error
 }

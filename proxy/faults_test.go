@@ -228,11 +228,6 @@ func TestClientGoneInBackoff(t *testing.T) {
 	})
 }
 
-// attemptsAt counts connections by address.
-func (r *rig) dialled(addrs *[]string) {
-	r.dial = func(addr string) error { *addrs = append(*addrs, addr); return nil }
-}
-
 // TestRetries: which attempts are made again, and which are not.
 func TestRetries(t *testing.T) {
 	fails := func(n int, how func(a *app)) func(a *app) {

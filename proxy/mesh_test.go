@@ -185,10 +185,7 @@ func reset(nc net.Conn) {
 }
 
 // A rawApp is an application that speaks in bytes.
-type rawApp struct {
-	net.Listener
-	gone atomic.Int64 // connections whose client went before f had returned
-}
+type rawApp struct{ net.Listener }
 
 // newApp serves every connection with f, and closes it then.
 func newApp(t testing.TB, f func(nc *net.TCPConn, r *bufio.Reader)) *rawApp {

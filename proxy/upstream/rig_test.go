@@ -71,9 +71,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 // An app is an endpoint's application, played by hand.
 type app struct {
-	t     *testing.T
-	l     *net.TCPListener
-	conns []*appConn
+	t *testing.T
+	l *net.TCPListener
 }
 
 type appConn struct {
