@@ -104,6 +104,7 @@ type PoolStats struct {
 	TLS        TLSFaults    // …why handshakes did
 	Distrusted atomic.Int64 // mesh connections ended with their peer's certificate
 	Tunnels    atomic.Int64 // tunnels asked for
+	Plain      atomic.Int64 // …of them in plain text
 	Full       atomic.Int64 // tunnels refused because maxConns connections were full
 }
 
@@ -245,6 +246,7 @@ func (p *Pool) recheck() {
 // openPlain asks for a bare TCP connection, which is dialled on a goroutine that
 // ends with the dial: the reader's begins with a small stack.
 func (p *Pool) openPlain(d *Dest, h TunnelHandler) Tunnel {
+	p.stats.Plain.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), ConnectTimeout)
 	tun := &tcpTunnel{peer: d.info, cancel: cancel}
 	tun.h.set(h)

@@ -434,6 +434,9 @@ func TestPlainTunnels(t *testing.T) {
 	if ReasonOf(e) != TLSOwnCertificate {
 		t.Errorf("a mesh destination without certificates: %v", ReasonOf(e))
 	}
+	if got := p.Stats(); got.Plain.Load() != 3 || got.Tunnels.Load() != 4 {
+		t.Errorf("%d of %d tunnels counted as plain text, want 3 of 4", got.Plain.Load(), got.Tunnels.Load())
+	}
 }
 
 // TestAbortWhileDialling: the handler hears Closed at once; a mesh connection is
