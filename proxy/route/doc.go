@@ -1,4 +1,5 @@
-// Package route matches a request head to a rule by Gateway API precedence.
+// Package route matches a request head to a rule, and the name that a TLS client
+// asks for to a result, by Gateway API precedence.
 //
 // It knows no document and no backends: a rule is its conditions and a result
 // of the caller's type. It finds no service, and never looks at the Host unless
@@ -13,6 +14,11 @@
 // the longer one first; a method; more header conditions; more query
 // conditions; the earlier place in the table. Callers list rules by the age of
 // their route, then its name, then the rule's place in it.
+//
+// Of matches for gRPC calls, which have a table of their own: an exact service
+// and method; an exact service; of the rest, regular expressions among them, the
+// longer service, then the longer method; more header conditions; the earlier
+// place.
 //
 // # Memory
 //

@@ -185,7 +185,7 @@ func TestRefusedMatches(t *testing.T) {
 			t.Errorf("New says %v", err)
 		}
 	}
-	good := Match{Path{Regex, "()"}, "GET", []Value{{Name: "a", Value: "1"}}, []Value{{Name: "a", Value: "[ab]", Regex: true}}}
+	good := Match{Path{Regex, "()"}, "GET", []Value{{Name: "a", Value: "1"}}, []Value{{Name: "a", Value: "[ab]", Regex: true}}, nil}
 	if err := good.Check(); err != nil {
 		t.Error(err)
 	}

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -22,6 +23,15 @@ type Match struct {
 	Method  string // "" is any
 	Headers []Value
 	Query   []Value
+	Call    *Call // in place of Path, Method and Query
+}
+
+// A Call is a condition on what a gRPC request calls. Its path is the service,
+// with its package, and the method: /shop.v1.Cart/AddItem. The zero Call holds
+// for every request.
+type Call struct {
+	Service, Method string // "" is any
+	Regex           bool   // both are regular expressions (RE2) for the whole name
 }
 
 // A Path is a condition on the path, without the query. The zero Path is the
@@ -71,7 +81,14 @@ type candidate struct {
 	query   []condition
 	path    *regexp.Regexp // of Regex
 	length  int            // of the path as written, for the order of regular expressions
+	call    call           // of Call
 	index   int32          // of the rule, in the order given
+}
+
+// A call is a Call, compiled.
+type call struct {
+	service, method condition
+	lengths         [2]int // of both as written, for the order
 }
 
 // A condition is a Value, compiled.
@@ -93,6 +110,9 @@ const (
 )
 
 func compile(m *Match) (candidate, error) {
+	if m.Call != nil {
+		return compileCall(m)
+	}
 	c := candidate{method: m.Method, length: len(m.Path.Value)}
 	if m.Method != "" && !message.ValidMethod([]byte(m.Method)) {
 		return c, fmt.Errorf("method: %q is none", m.Method)
@@ -117,6 +137,31 @@ func compile(m *Match) (candidate, error) {
 	}
 	if c.query, err = compileValues(m.Query, func(*condition) error { return nil }); err != nil {
 		return c, fmt.Errorf("query parameter %w", err)
+	}
+	return c, nil
+}
+
+func compileCall(m *Match) (c candidate, err error) {
+	if m.Path != (Path{}) || m.Method != "" || m.Query != nil {
+		return c, errors.New("call: it stands in place of path, method and query")
+	}
+	c.call.lengths = [2]int{len(m.Call.Service), len(m.Call.Method)}
+	for _, part := range []struct {
+		to   *condition
+		name string
+	}{{&c.call.service, m.Call.Service}, {&c.call.method, m.Call.Method}} {
+		switch part.to.value = part.name; {
+		case part.name == "":
+		case m.Call.Regex:
+			if part.to.regex, err = whole(part.name); err != nil {
+				return c, fmt.Errorf("call: %w", err)
+			}
+		case strings.Contains(part.name, "/"):
+			return c, fmt.Errorf("call: %q has a slash", part.name)
+		}
+	}
+	if c.headers, err = compileValues(m.Headers, compileHeader); err != nil {
+		return c, fmt.Errorf("header %w", err)
 	}
 	return c, nil
 }

@@ -13,17 +13,24 @@ import (
 // A Table is rules, prepared for finding.
 type Table[T any] struct {
 	index   index
+	calls   *calls // in place of the index, when the rules are for gRPC
 	results []T
 }
 
-// New prepares rules. The error names the first match that Check refuses.
+// New prepares rules. The error names the first match that Check refuses, or
+// one that is for gRPC among others that are not.
 func New[T any](rules []Rule[T]) (*Table[T], error) {
 	t := &Table[T]{index: index{exact: map[string][]candidate{}}}
+	everything := Match{}
+	if slices.ContainsFunc(rules, func(r Rule[T]) bool { return len(r.Matches) > 0 && r.Matches[0].Call != nil }) {
+		t.calls = &calls{exact: map[string][]candidate{}, services: map[string][]candidate{}}
+		everything.Call = &Call{}
+	}
 	for i, r := range rules {
 		t.results = append(t.results, r.Result)
 		matches := r.Matches
 		if len(matches) == 0 {
-			matches = make([]Match, 1)
+			matches = []Match{everything}
 		}
 		for j := range matches {
 			c, err := compile(&matches[j])
@@ -31,16 +38,31 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 				return nil, fmt.Errorf("rule %d, match %d: %w", i, j, err)
 			}
 			c.index = int32(i)
-			t.index.add(&matches[j].Path, c)
+			switch call := matches[j].Call; {
+			case (call != nil) != (t.calls != nil):
+				return nil, fmt.Errorf("rule %d, match %d: rules for gRPC and others do not mix", i, j)
+			case call != nil:
+				t.calls.add(call, c)
+			default:
+				t.index.add(&matches[j].Path, c)
+			}
 		}
 	}
 	t.index.finish()
+	if t.calls != nil {
+		t.calls.finish()
+	}
 	return t, nil
 }
 
 // Find returns the result of the rule that matches r best.
 func (t *Table[T]) Find(r *message.Request) (result T, ok bool) {
-	c := t.index.find(r)
+	var c *candidate
+	if t.calls != nil {
+		c = t.calls.find(r)
+	} else {
+		c = t.index.find(r)
+	}
 	if c == nil {
 		return result, false
 	}
