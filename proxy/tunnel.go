@@ -33,7 +33,7 @@ func (p *Proxy) openTunnel(t *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler,
 		}
 		return nil, p.refuse(status, f)
 	}
-	if svc.Protocol != snapshot.HTTP1 {
+	if svc.Protocol != snapshot.HTTP1 && svc.Protocol != snapshot.Detect { // what is not declared is taken for HTTP/1
 		snap.Unpin()
 		return nil, p.refuse(503, fault.Wrap(fault.NotImplemented, fault.Local, errors.New(svc.Name+" speaks a protocol that is not carried yet")))
 	}

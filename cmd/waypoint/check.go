@@ -96,8 +96,11 @@ func check(path string) *findings {
 		f.Objects = objects{s.Active, s.Total}
 		for _, x := range s.Config.Closed {
 			effect := "requests that no other route takes are answered 500"
-			if x.Role == config.RolePolicy {
+			switch {
+			case x.Role == config.RolePolicy:
 				effect = "all requests are denied"
+			case x.By.Kind == "TCPRoute" || x.By.Kind == "TLSRoute":
+				effect = "connections that no other route takes are refused"
 			}
 			for _, key := range x.Services {
 				f.Closed = append(f.Closed, closed{key.String(), effect, x.By})

@@ -82,6 +82,32 @@ closed: Service shop/a, because of AuthorizationPolicy shop/p: all requests are 
 	}
 }
 
+// TestCheckKnowsEveryRoute has a clean document with all of them, and one in
+// which each is broken.
+func TestCheckKnowsEveryRoute(t *testing.T) {
+	ports := strings.Replace(clean, "ports: [{port: 80, appProtocol: http}]", "ports: [{port: 80, appProtocol: http}, {port: 90, appProtocol: grpc}, {port: 81, appProtocol: tcp}, {port: 443, appProtocol: tls}]", 1)
+	routes := ""
+	for _, r := range [][2]string{{"http", "80"}, {"grpc", "90"}, {"tcp", "81"}, {"tls", "443"}} {
+		routes += r[0] + "Routes:\n- {name: r, parentRefs: [{kind: Service, name: a, port: " + r[1] + "}], rules: [{backendRefs: [{name: a, port: " + r[1] + "}]}]}\n"
+	}
+	if code, got, _ := runCheck(t, ports+routes, "-c", "shop.yaml"); code != 0 || !strings.Contains(got, "6 of 6 objects active, 0 errors, 0 warnings") {
+		t.Errorf("got exit code %d and\n%s", code, got)
+	}
+	_, got, _ := runCheck(t, ports+strings.ReplaceAll(routes, "rules:", "ruels:"), "-c", "shop.yaml")
+	for _, want := range []string{
+		`did you mean "rules"?`,
+		"closed: Service shop/a, because of HTTPRoute shop/r: requests that no other route takes are answered 500",
+		"closed: Service shop/a, because of GRPCRoute shop/r: requests that no other route takes are answered 500",
+		"closed: Service shop/a, because of TCPRoute shop/r: connections that no other route takes are refused",
+		"closed: Service shop/a, because of TLSRoute shop/r: connections that no other route takes are refused",
+		"2 of 6 objects active, 8 errors, 0 warnings",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+}
+
 func TestCheckJSON(t *testing.T) {
 	_, text, _ := runCheck(t, clean+"- {name: x, adress: 10.1.0.2}\nhttpRoutes:\n- {name: r, parentRefs: [{kind: Service, name: a}], rules: [{zz: 1}]}\n", "-c", "shop.yaml", "-o", "json")
 	var got findings

@@ -60,6 +60,9 @@ const (
 	CodeNotHTTP         Code = "WP1507"
 	CodeUnknownProtocol Code = "WP1508"
 	CodeSharedAddress   Code = "WP1509"
+	CodeNotTCP          Code = "WP1510"
+	CodeOutranked       Code = "WP1511"
+	CodeBackendSpeaks   Code = "WP1512"
 
 	CodeCompile Code = "WP1601"
 )
@@ -138,6 +141,9 @@ var codes = []codeInfo{
 	{CodeNotHTTP, Warning, Tolerated, "an HTTP route for a port that is not HTTP is never used"},
 	{CodeUnknownProtocol, Warning, Tolerated, "an appProtocol that is not known: the protocol is found out from the first bytes"},
 	{CodeSharedAddress, Warning, Tolerated, "two workloads have the same address: who calls from it cannot be told"},
+	{CodeNotTCP, Warning, Tolerated, "a TCP or TLS route for a port that speaks something else is never used"},
+	{CodeOutranked, Warning, Tolerated, "a port has routes of two kinds for the same traffic: the more specific kind is used, the other never"},
+	{CodeBackendSpeaks, Warning, Tolerated, "a backendRef names a port that does not speak what the route sends"},
 
 	{CodeCompile, Error, ObjectFails, "the object decodes, and cannot be built"},
 }

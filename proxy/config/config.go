@@ -20,6 +20,12 @@ type Config struct {
 	Workloads []*Workload `json:"workloads,omitempty"`
 	// How HTTP requests for a service are routed: Gateway API HTTPRoutes.
 	HTTPRoutes []*HTTPRoute `json:"httpRoutes,omitempty"`
+	// How gRPC calls for a service are routed: Gateway API GRPCRoutes.
+	GRPCRoutes []*GRPCRoute `json:"grpcRoutes,omitempty"`
+	// How connections for a service are routed: Gateway API TCPRoutes.
+	TCPRoutes []*TCPRoute `json:"tcpRoutes,omitempty"`
+	// How TLS connections for a service are routed by the name they ask for: Gateway API TLSRoutes.
+	TLSRoutes []*TLSRoute `json:"tlsRoutes,omitempty"`
 
 	// Broken lists objects that the document holds and that cannot be used as
 	// they are written. They stand in none of the lists above.

@@ -17,12 +17,12 @@ type kind struct {
 var kinds = []kind{
 	listed("Service", "services", RolePlain, func(c *Config) *[]*Service { return &c.Services }),
 	listed("Workload", "workloads", RolePlain, func(c *Config) *[]*Workload { return &c.Workloads }),
-	listed("HTTPRoute", "httpRoutes", RoleRoute, func(c *Config) *[]*HTTPRoute { return &c.HTTPRoutes }),
+	listed(kindHTTP, "httpRoutes", RoleRoute, func(c *Config) *[]*HTTPRoute { return &c.HTTPRoutes }),
+	listed(kindGRPC, "grpcRoutes", RoleRoute, func(c *Config) *[]*GRPCRoute { return &c.GRPCRoutes }),
+	listed(kindTCP, "tcpRoutes", RoleRoute, func(c *Config) *[]*TCPRoute { return &c.TCPRoutes }),
+	listed(kindTLS, "tlsRoutes", RoleRoute, func(c *Config) *[]*TLSRoute { return &c.TLSRoutes }),
 
 	// Known, and not active in this version.
-	{name: "GRPCRoute", section: "grpcRoutes", role: RoleRoute},
-	{name: "TCPRoute", section: "tcpRoutes", role: RoleRoute},
-	{name: "TLSRoute", section: "tlsRoutes", role: RoleRoute},
 	{name: "DestinationRule", section: "destinationRules", role: RolePlain},
 	{name: "RequestAuthentication", section: "requestAuthentications", role: RolePolicy},
 	{name: "AuthorizationPolicy", section: "authorizationPolicies", role: RolePolicy},

@@ -13,12 +13,20 @@ const base = head + `metadata: {namespace: shop}
 services:
 - {name: a, addresses: [10.0.0.1], ports: [{port: 80, appProtocol: http}], endpoints: [{workload: w}]}
 - {name: t, addresses: [10.0.0.2], ports: [{port: 81, appProtocol: tcp}], endpoints: [{workload: w}]}
+- {name: g, addresses: [10.0.0.3], ports: [{port: 90, appProtocol: grpc}], endpoints: [{workload: w}]}
+- {name: s, addresses: [10.0.0.4], ports: [{port: 443, appProtocol: tls}], endpoints: [{workload: w}]}
 #services
 workloads:
 - {name: w, address: 10.1.0.1}
 #workloads
 httpRoutes:
 #httpRoutes
+grpcRoutes:
+#grpcRoutes
+tcpRoutes:
+#tcpRoutes
+tlsRoutes:
+#tlsRoutes
 #end
 `
 
@@ -100,11 +108,11 @@ var samples = []sample{
 	{"query parameter twice in a match", "httpRoutes", route(`matches: [{queryParams: [{name: a, value: b}, ‹{name: a, value: c}]}, {}]`), route(`matches: [{queryParams: [{name: a, value: b}, {name: A, value: c}]}, {}]`), CodeRepeated, "OR"},
 	{"header set twice", "httpRoutes", route(`filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}, ‹{name: A, value: c}]}}]`), route(`filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}], add: [{name: A, value: c}]}}]`), CodeRepeated, "comma"},
 
-	{"no such parent", "httpRoutes", `{name: r, parentRefs: [‹{kind: Service, name: aa}], rules: [{backendRefs: [{name: a, port: 80}]}]}`, route(``), CodeNoParent, "write a or t"},
+	{"no such parent", "httpRoutes", `{name: r, parentRefs: [‹{kind: Service, name: aa}], rules: [{backendRefs: [{name: a, port: 80}]}]}`, route(``), CodeNoParent, "write a, t, g or s"},
 	{"parent without kind", "httpRoutes", `{name: r, parentRefs: [‹{name: a}], rules: [{backendRefs: [{name: a, port: 80}]}]}`, route(``), CodeNoParent, "kind: Service"},
 	{"another waypoint", "httpRoutes", `{name: r, parentRefs: [‹{name: other}], rules: [{backendRefs: [{name: a, port: 80}]}]}`, `{name: r, parentRefs: [{name: waypoint}], rules: [{backendRefs: [{name: a, port: 80}]}]}`, CodeNoParent, "waypoint"},
 	{"no such parent port", "httpRoutes", `{name: r, parentRefs: [‹{kind: Service, name: a, port: 81}], rules: [{backendRefs: [{name: a, port: 80}]}]}`, `{name: r, parentRefs: [{kind: Service, name: a, port: 80}], rules: [{backendRefs: [{name: a, port: 80}]}]}`, CodeNoParentPort, "write 80"},
-	{"no such backend", "httpRoutes", `{name: r, parentRefs: [{kind: Service, name: a}], rules: [{backendRefs: [‹{name: zz, port: 80}]}]}`, route(``), CodeNoBackend, "write a or t"},
+	{"no such backend", "httpRoutes", `{name: r, parentRefs: [{kind: Service, name: a}], rules: [{backendRefs: [‹{name: zz, port: 80}]}]}`, route(``), CodeNoBackend, "write a, t, g or s"},
 	{"backend in another namespace", "httpRoutes", `{name: r, parentRefs: [{kind: Service, name: a}], rules: [{backendRefs: [‹{name: a, namespace: other, port: 80}]}]}`, `{name: r, parentRefs: [{kind: Service, name: a}], rules: [{backendRefs: [{name: a, namespace: shop, port: 80}]}]}`, CodeNoBackend, "add it"},
 	{"no such backend port", "httpRoutes", `{name: r, parentRefs: [{kind: Service, name: a}], rules: [{backendRefs: [‹{name: a, port: 8080}]}]}`, route(``), CodeNoBackendPort, "write 80"},
 	{"no such workload", "services", `{name: b, ports: [{port: 80}], endpoints: [‹{workload: ww}]}`, `{name: b, ports: [{port: 80}], endpoints: [{workload: w}]}`, CodeNoWorkload, "write w"},
@@ -128,6 +136,42 @@ var samples = []sample{
 	{"not HTTP", "httpRoutes", `{name: r, parentRefs: [‹{kind: Service, name: t}], rules: [{backendRefs: [{name: a, port: 80}]}]}`, route(``), CodeNotHTTP, "appProtocol: http"},
 	{"unknown protocol", "services", `{name: b, ports: [‹{port: 80, appProtocol: htpp}], endpoints: [{workload: w}]}`, `{name: b, ports: [{port: 80, appProtocol: HTTP}], endpoints: [{workload: w}]}`, CodeUnknownProtocol, "http2"},
 	{"shared address", "workloads", `‹{name: x, address: 10.1.0.1}`, `{name: x, address: 10.1.0.2}`, CodeSharedAddress, "of its own"},
+
+	{"gRPC filter of HTTP only", "grpcRoutes", call(`filters: [{type: ‹URLRewrite}]`), call(`filters: []`), CodeEnum, "RequestHeaderModifier"},
+	{"gRPC filter of later", "grpcRoutes", call(`filters: [{type: ‹RequestMirror}]`), call(`filters: []`), CodeNotSupported, "RequestHeaderModifier"},
+	{"gRPC filter without settings", "grpcRoutes", call(`filters: [‹{type: RequestHeaderModifier}]`), call(`filters: [{type: RequestHeaderModifier, requestHeaderModifier: {}}]`), CodeFilter, "write requestHeaderModifier"},
+	{"gRPC filter of a backend twice", "grpcRoutes", `{name: r, parentRefs: [{kind: Service, name: g}], rules: [{backendRefs: [{name: g, port: 90, filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {}}, ‹{type: ResponseHeaderModifier, responseHeaderModifier: {}}]}]}]}`, call(``), CodeFilter, "one filter"},
+	{"gRPC method that is nothing", "grpcRoutes", call(`matches: [{method: ‹{}}, {}]`), call(`matches: [{method: {method: M}}, {}]`), CodeExclusive, "service: NAME"},
+	{"gRPC service with a slash", "grpcRoutes", call(`matches: [{method: ‹{service: /a.B}}, {}]`), call(`matches: [{method: {service: a.B}}, {}]`), CodeFormat, "shop.v1.Cart"},
+	{"gRPC service and method in one", "grpcRoutes", call(`matches: [{method: ‹{method: a.B/C}}, {}]`), call(`matches: [{method: {service: a.B, method: C}}, {}]`), CodeFormat, "AddItem"},
+	{"gRPC regex that is none", "grpcRoutes", call(`matches: [{method: ‹{type: RegularExpression, service: "("}}, {}]`), call(`matches: [{method: {type: RegularExpression, service: "()/"}}, {}]`), CodeRegex, "RE2"},
+	{"gRPC header twice in a match", "grpcRoutes", call(`matches: [{headers: [{name: a, value: b}, ‹{name: A, value: c}]}, {}]`), call(`matches: [{headers: [{name: a, value: b}]}, {headers: [{name: A, value: c}]}, {}]`), CodeRepeated, "OR"},
+	{"gRPC field of HTTPRoute", "grpcRoutes", call(`matches: [{‹path: {value: /}}, {}]`), call(`matches: [{method: {service: a}}, {}]`), CodeUnknownField, "remove"},
+	{"gRPC parent twice", "grpcRoutes", `{name: r, parentRefs: [{kind: Service, name: g}, ‹{kind: Service, name: g}], rules: [{backendRefs: [{name: g, port: 90}]}]}`, call(``), CodeRepeated, "remove"},
+	{"gRPC rule name twice", "grpcRoutes", `{name: r, parentRefs: [{kind: Service, name: g}], rules: [{name: x, matches: [{method: {service: a}}], backendRefs: [{name: g, port: 90}]}, ‹{name: x, backendRefs: [{name: g, port: 90}]}]}`, `{name: r, parentRefs: [{kind: Service, name: g}], rules: [{name: x, matches: [{method: {service: a}}], backendRefs: [{name: g, port: 90}]}, {name: y, backendRefs: [{name: g, port: 90}]}]}`, CodeRepeated, "rename"},
+	{"gRPC backend that is not there", "grpcRoutes", `{name: r, parentRefs: [{kind: Service, name: g}], rules: [{backendRefs: [‹{name: zz, port: 90}]}]}`, call(``), CodeNoBackend, "write a, t, g or s"},
+	{"gRPC route for HTTP/1", "grpcRoutes", `{name: r, parentRefs: [{kind: Service, name: g}], rules: [{backendRefs: [‹{name: a, port: 80}]}]}`, call(``), CodeBackendSpeaks, "appProtocol: grpc"},
+	{"gRPC route for TCP", "grpcRoutes", `{name: r, parentRefs: [‹{kind: Service, name: t}], rules: [{backendRefs: [{name: g, port: 90}]}]}`, call(``), CodeNotHTTP, "appProtocol: http"},
+	{"gRPC shadowed match", "grpcRoutes", `{name: r, parentRefs: [{kind: Service, name: g}], rules: [{matches: [{}, {method: {service: a}, headers: [{name: x, value: y}]}], backendRefs: [{name: g, port: 90}]}, ‹{matches: [{method: {service: a}, headers: [{name: X, value: y}]}], backendRefs: [{name: g, port: 90}]}]}`, `{name: r, parentRefs: [{kind: Service, name: g}], rules: [{matches: [{}, {method: {service: a}, headers: [{name: x, value: y}]}], backendRefs: [{name: g, port: 90}]}, {matches: [{method: {service: a, method: b}, headers: [{name: X, value: y}]}], backendRefs: [{name: g, port: 90}]}]}`, CodeShadowed, "more specific"},
+	{"gRPC no catch-all", "grpcRoutes", `{name: r, parentRefs: [‹{kind: Service, name: g}], rules: [{matches: [{method: {service: a}}], backendRefs: [{name: g, port: 90}]}]}`, call(``), CodeNoCatchAll, "without matches"},
+	{"gRPC no backends", "grpcRoutes", `{name: r, parentRefs: [{kind: Service, name: g}], rules: [‹{}]}`, call(``), CodeNoBackends, "backendRefs"},
+	{"gRPC hostnames", "grpcRoutes", `‹{name: r, hostnames: [a.x], parentRefs: [{kind: Service, name: g}], rules: [{backendRefs: [{name: g, port: 90}]}]}`, call(``), CodeHostIgnored, "remove"},
+	{"HTTP to TLS", "httpRoutes", `{name: r, parentRefs: [{kind: Service, name: a}], rules: [{backendRefs: [‹{name: s, port: 443}]}]}`, route(``), CodeBackendSpeaks, "the mesh encrypts"},
+
+	{"TCP rule without backends", "tcpRoutes", `{name: r, parentRefs: [{kind: Service, name: t}], rules: [‹{}]}`, tcp(`t`), CodeMissing, "backendRefs"},
+	{"TCP rule with no backend", "tcpRoutes", `{name: r, parentRefs: [{kind: Service, name: t}], rules: [{backendRefs: ‹[]}]}`, tcp(`t`), CodeRange, "1 or more"},
+	{"TCP field of HTTPRoute", "tcpRoutes", `{name: r, parentRefs: [{kind: Service, name: t}], rules: [{‹matches: [], backendRefs: [{name: t, port: 81}]}]}`, tcp(`t`), CodeUnknownField, "remove"},
+	{"TCP backend that is not there", "tcpRoutes", `{name: r, parentRefs: [{kind: Service, name: t}], rules: [{backendRefs: [‹{name: t, port: 80}]}]}`, tcp(`t`), CodeNoBackendPort, "write 81"},
+	{"TCP wrong group", "tcpRoutes", `{name: r, parentRefs: [{kind: Service, name: t}], rules: [{backendRefs: [‹{name: t, port: 81, group: apps}]}]}`, tcp(`t`), CodeEnum, `""`},
+	{"TCP no weight", "tcpRoutes", `{name: r, parentRefs: [{kind: Service, name: t}], rules: [‹{backendRefs: [{name: t, port: 81, weight: 0}]}]}`, tcp(`t`), CodeNoWeight, "weight"},
+	{"TCP second rule", "tcpRoutes", `{name: r, parentRefs: [{kind: Service, name: t}], rules: [{backendRefs: [{name: t, port: 81}]}, ‹{backendRefs: [{name: t, port: 81}]}]}`, tcp(`t`), CodeShadowed, "remove"},
+	{"TCP route for HTTP", "tcpRoutes", tcp(`a`), tcp(`s`), CodeNotTCP, "HTTPRoute"},
+
+	{"TLS hostname that is none", "tlsRoutes", `{name: r, hostnames: [‹"a.*.x"], parentRefs: [{kind: Service, name: s}], rules: [{backendRefs: [{name: s, port: 443}]}]}`, tls(`["*.x"]`), CodeFormat, "first label"},
+	{"TLS hostname that is an address", "tlsRoutes", `‹` + tls(`["10.0.0.1"]`), tls(`["x10.0.0.1"]`), CodeFormat, "TCPRoute"},
+	{"TLS hostname twice", "tlsRoutes", `‹` + tls(`[a.x, b.x, a.x]`), tls(`[a.x, b.x, "*.x"]`), CodeRepeated, "remove"},
+	{"TLS second rule", "tlsRoutes", `{name: r, hostnames: [a.x], parentRefs: [{kind: Service, name: s}], rules: [{backendRefs: [{name: s, port: 443}]}, ‹{backendRefs: [{name: s, port: 443}]}]}`, tls(`[a.x]`), CodeShadowed, "remove"},
+	{"TLS route for TCP", "tlsRoutes", `{name: r, parentRefs: [‹{kind: Service, name: t}], rules: [{backendRefs: [{name: t, port: 81}]}]}`, tls(`[]`), CodeNotTCP, "appProtocol: tls"},
 }
 
 // route is a route for service a whose one rule has the parts given.
@@ -136,6 +180,28 @@ func route(parts string) string {
 		parts += ", "
 	}
 	return `{name: r, parentRefs: [{kind: Service, name: a}], rules: [{` + parts + `backendRefs: [{name: a, port: 80}]}]}`
+}
+
+// call is a GRPCRoute for service g whose one rule has the parts given.
+func call(parts string) string {
+	if parts != "" {
+		parts += ", "
+	}
+	return `{name: r, parentRefs: [{kind: Service, name: g}], rules: [{` + parts + `backendRefs: [{name: g, port: 90}]}]}`
+}
+
+// tcp is a TCPRoute for a service, of which the mark is at the parent.
+func tcp(service string) string {
+	mark := ""
+	if service == "a" {
+		mark = "‹"
+	}
+	return `{name: r, parentRefs: [` + mark + `{kind: Service, name: ` + service + `}], rules: [{backendRefs: [{name: t, port: 81}]}]}`
+}
+
+// tls is a TLSRoute for service s.
+func tls(hostnames string) string {
+	return `{name: r, hostnames: ` + hostnames + `, parentRefs: [{kind: Service, name: s}], rules: [{backendRefs: [{name: s, port: 443}]}]}`
 }
 
 // ruleOf is a rule with n matches that are like no other.
@@ -223,7 +289,7 @@ func TestSamples(t *testing.T) {
 				t.Error("the other objects are not there")
 			}
 			text, _ = s.place(s.good)
-			if c, problems = inspect(t, text); len(problems) > 0 || len(c.Objects()) != 4 {
+			if c, problems = inspect(t, text); len(problems) > 0 || len(c.Objects()) != 6 {
 				t.Errorf("the control has problems: %s", lines(problems))
 			}
 		})
@@ -236,7 +302,7 @@ func TestEveryCodeHasASample(t *testing.T) {
 	elsewhere := []Code{
 		CodeSyntax, CodeUnreadable, CodeNotDocument, CodeNoDocument, CodeLimit, CodeNoHeader, CodeMetadata,
 		CodeSection, CodeSectionShape, CodeTooMany, CodeState, CodeObjectTwice, CodeInactiveKind,
-		CodeCompile,
+		CodeCompile, CodeOutranked,
 	}
 	for _, info := range codes {
 		has := slices.ContainsFunc(samples, func(s sample) bool { return s.code == info.code })

@@ -99,15 +99,20 @@ const (
 	AppDetect AppProtocol = iota // found out from the first bytes
 	AppHTTP1
 	AppHTTP2
-	AppTCP // opaque, TLS of the application's own included
+	AppTCP // opaque
+	AppTLS // the application's own TLS: opaque but for the name asked for
 )
 
-// appProtocols are the words for them: Kubernetes's, Istio's, and port names.
+// appProtocols are the words for them: Kubernetes's (KEP-3726), Istio's, which
+// port names use as well, and IANA's for what clients of meshes speak. A server
+// of mysql, smtp or ssh speaks first.
 var appProtocols = map[string]AppProtocol{
 	"http": AppHTTP1, "http1": AppHTTP1, "http11": AppHTTP1, "kubernetes.io/ws": AppHTTP1,
 	"http2": AppHTTP2, "h2c": AppHTTP2, "kubernetes.io/h2c": AppHTTP2, "grpc": AppHTTP2, "grpc-web": AppHTTP2,
-	"tcp": AppTCP, "tls": AppTCP, "https": AppTCP, "kubernetes.io/wss": AppTCP,
-	"mongo": AppTCP, "redis": AppTCP, "mysql": AppTCP, "postgres": AppTCP,
+	"tls": AppTLS, "https": AppTLS, "kubernetes.io/wss": AppTLS, "ldaps": AppTLS, "amqps": AppTLS, "secure-mqtt": AppTLS,
+	"tcp": AppTCP, "mongo": AppTCP, "mongodb": AppTCP, "redis": AppTCP, "mysql": AppTCP,
+	"postgres": AppTCP, "postgresql": AppTCP, "amqp": AppTCP, "mqtt": AppTCP, "kafka": AppTCP, "nats": AppTCP,
+	"ldap": AppTCP, "smtp": AppTCP, "ssh": AppTCP, "memcache": AppTCP, "memcached": AppTCP,
 }
 
 // Speaks returns what is spoken on the port: by appProtocol, else by what its

@@ -27,6 +27,9 @@ func (s *Settled) state() string {
 	for _, x := range s.Config.HTTPRoutes {
 		out = append(out, fmt.Sprintf("%s→%s", x.Name, x.Rules[0].BackendRefs[0].Name))
 	}
+	for _, x := range s.Config.TCPRoutes {
+		out = append(out, fmt.Sprintf("%s→%s", x.Name, x.Rules[0].BackendRefs[0].Name))
+	}
 	ids := func(what string, list []ID) {
 		for _, id := range list {
 			out = append(out, what+" "+strings.TrimPrefix(id.String(), "HTTPRoute "))
@@ -110,7 +113,12 @@ func TestSettle(t *testing.T) {
 			"services:\n" + goodA + goodB + strings.Replace(policy, "authorizationPolicies", "quotas", 1), "2/3 a:80, b:90, inactive quotas shop/p, policy by p: [shop/a]",
 		}},
 		{"a route of a later version closes its parent", []string{
-			"services:\n" + goodA + "grpcRoutes:\n- {name: g, parentRefs: [{kind: Service, name: a}]}\n", "1/2 a:80, inactive GRPCRoute shop/g, route by g: [shop/a]",
+			"services:\n" + goodA + "gadgetRoutes:\n- {name: g, parentRefs: [{kind: Service, name: a}]}\n", "1/2 a:80, inactive gadgetRoutes shop/g, route by g: [shop/a]",
+		}},
+		{"every kind of route keeps its last good version", []string{
+			"services:\n" + goodA + "tcpRoutes:\n- {name: r, parentRefs: [{kind: Service, name: a}], rules: [{backendRefs: [{name: a, port: 80}]}]}\n", "2/2 a:80, r→a",
+			"services:\n" + goodA + "tcpRoutes:\n- {name: r, parentRefs: [{kind: Service, name: a}], rules: []}\n", "1/2 a:80, r→a, stale TCPRoute shop/r",
+			"services:\n" + goodA + "tcpRoutes: {}\n", "1/2 a:80, r→a, stale TCPRoute shop/r, route by : [shop/a]",
 		}},
 		{"a rule for destinations closes nothing", []string{
 			"services:\n" + goodA + "destinationRules:\n- {name: d, host: a}\n", "1/2 a:80, inactive DestinationRule shop/d",

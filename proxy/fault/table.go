@@ -25,6 +25,7 @@ const (
 	NotOurs       // the tunnel's destination is no service of ours
 	NoRoute       // routes are present and none matches
 	NoBackend     // the rule names a backend that does not exist
+	NoCallBackend // the same of a gRPC rule, where the client hears UNAVAILABLE
 	BadConfig     // an object on the way is invalid and fails closed
 	NoEndpoint    // the backend has no endpoint to pick
 	RetryOverflow // the retry budget is spent
@@ -148,6 +149,7 @@ var table = [Kinds]Row{
 	NotOurs:       {404, NR, Never, "unknown_destination", "destination is not served here"},
 	NoRoute:       {404, NR, Never, "route_not_found", "no route matches"},
 	NoBackend:     {500, NC, Never, "cluster_not_found", "backend does not exist"},
+	NoCallBackend: {503, NC, Never, "cluster_not_found{grpc}", "backend of a gRPC route does not exist"},
 	BadConfig:     {500, NC, Never, "invalid_configuration", "invalid configuration fails closed"},
 	NoEndpoint:    {503, UH, Never, "no_healthy_upstream", "no healthy upstream"},
 	RetryOverflow: {503, URX, Never, "upstream_retry_budget_exceeded", "retry budget spent"},

@@ -10,6 +10,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/refpool"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/route"
 	"github.com/sandwich-mesh/sandwich/proxy/upstream"
 )
 
@@ -110,7 +111,7 @@ func (b *builder) index() {
 func (b *builder) service(s *config.Service, port *config.ServicePort) {
 	v := &Service{Name: portName(s, port), Protocol: protocolOf(port)}
 	v.Chain = b.guard(s, v.Name)
-	v.routes = b.routes(s, port)
+	b.routes(v, s, port)
 	b.out.services = append(b.out.services, v)
 	for _, a := range s.Addresses {
 		setFirst(b.out.byAddr, netip.AddrPortFrom(a, uint16(port.Port)), v)
@@ -130,12 +131,23 @@ func portName(s *config.Service, port *config.ServicePort) string {
 	return fmt.Sprintf("%s/%s:%d", s.Namespace, s.Name, port.Port)
 }
 
-func protocolOf(port *config.ServicePort) Protocol {
-	switch port.Speaks() {
-	case config.AppHTTP2:
-		return HTTP2
-	case config.AppTCP:
-		return TCP
+func protocolOf(port *config.ServicePort) Protocol { return protocols[port.Speaks()] }
+
+// protocols is never written.
+var protocols = [...]Protocol{
+	config.AppDetect: Detect,
+	config.AppHTTP1:  HTTP1,
+	config.AppHTTP2:  HTTP2,
+	config.AppTCP:    TCP,
+	config.AppTLS:    TLS,
+}
+
+// speaks says how requests are sent to a port. To one that is not HTTP they go
+// as HTTP/1, as Istio has it.
+func speaks(port *config.ServicePort) Protocol {
+	switch p := protocolOf(port); p {
+	case Detect, HTTP2:
+		return p
 	}
 	return HTTP1
 }
@@ -210,7 +222,8 @@ func (b *builder) pods(s *config.Service, port *config.ServicePort) {
 		v := &Service{Name: name, Protocol: protocolOf(port), Chain: b.guard(s, name)}
 		be := b.backend("pod "+m.Addr.String(), upstream.LeastRequest)
 		b.members[be] = []upstream.Address{m.Address}
-		v.routes = b.defaultRoute(name, be)
+		v.tcp = b.defaultRule(name, be, speaks(port))
+		v.http = b.table([]route.Rule[*rule]{{Result: v.tcp}})
 		b.out.services = append(b.out.services, v)
 		b.out.byAddr[m.Addr] = v
 	}

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -40,27 +39,52 @@ var noFilters = func() *filters.Chain {
 	return c
 }()
 
-// routes builds what a service's port routes by: its HTTPRoutes, or if it has
-// none everything to itself. Routes that are present and of which none matches
-// mean 404, but not if one of them failed closed: then it is 500.
-func (b *builder) routes(s *config.Service, port *config.ServicePort) *route.Table[*rule] {
+// routes builds what a service's port routes by: the routes in force at it, or
+// where it has none everything to itself. Routes that are present and of which
+// none matches mean 404 or a refusal, but not if one of them failed closed: then
+// that is told.
+func (b *builder) routes(v *Service, s *config.Service, port *config.ServicePort) {
+	at := b.c.RoutesAt(s, port)
+	own := b.defaultRule(v.Name, b.serviceBackend(s, port), speaks(port))
+	v.http = b.requests(v.Name, &at, own)
+	v.tcp = own
+	switch {
+	case len(at.TCP) > 0: // there is nothing to choose by: the first rule takes all
+		v.tcp = b.rule(v.Name, &streamSources("TCPRoute", &at.TCP[0].Meta, at.TCP[0].Rules)[0])
+	case at.ClosedTCP != nil:
+		v.tcp = closedRule(v.Name, at.ClosedTCP)
+	}
+	if len(at.TLS) == 0 && (at.ClosedTLS == nil || len(at.TCP) > 0) {
+		return
+	}
+	v.tls = new(route.Hosts[*rule])
+	for _, t := range at.TLS {
+		one := b.rule(v.Name, &streamSources("TLSRoute", &t.Meta, t.Rules)[0])
+		for _, name := range t.Hostnames {
+			v.tls.Add(name, one)
+		}
+		if len(t.Hostnames) == 0 {
+			v.tls.Add("", one)
+		}
+	}
+	if at.ClosedTLS != nil {
+		v.tls.Add("", closedRule(v.Name, at.ClosedTLS))
+	}
+}
+
+// requests builds the table for HTTP requests and gRPC calls.
+func (b *builder) requests(service string, at *config.Routes, own *rule) *route.Table[*rule] {
 	var rules []route.Rule[*rule]
-	attached := false
-	for _, h := range b.c.HTTPRoutes {
-		if !b.attaches(h, s, port) {
-			continue
-		}
-		attached = true
-		for i := range h.Rules {
-			rules = append(rules, b.rule(s, port, h, i))
+	for _, list := range [][]source{sources(at.HTTP, httpSources), sources(at.GRPC, grpcSources)} {
+		for i := range list {
+			rules = append(rules, route.Rule[*rule]{Matches: list[i].matches, Result: b.rule(service, &list[i])})
 		}
 	}
-	if cl := b.closedRoute(s); cl != nil {
-		attached = true
-		rules = append(rules, route.Rule[*rule]{Result: b.answer(s, port, fault.BadConfig, fmt.Errorf("%s has no valid version", cl.By))})
+	if at.ClosedHTTP != nil {
+		rules = append(rules, route.Rule[*rule]{Result: closedRule(service, at.ClosedHTTP)})
 	}
-	if !attached {
-		return b.defaultRoute(portName(s, port), b.serviceBackend(s, port))
+	if len(rules) == 0 {
+		rules = append(rules, route.Rule[*rule]{Result: own})
 	}
 	return b.table(rules)
 }
@@ -74,107 +98,72 @@ func (b *builder) table(rules []route.Rule[*rule]) *route.Table[*rule] {
 	return t
 }
 
-// defaultRoute sends everything to one backend, with the mesh's default retry.
-func (b *builder) defaultRoute(name string, be *upstream.Backend) *route.Table[*rule] {
-	r := &Route{
+// defaultRule sends everything to one backend, with the mesh's default retry.
+func (b *builder) defaultRule(name string, be *upstream.Backend, speaks Protocol) *rule {
+	return &rule{routes: []*Route{{
 		Info:    &filters.RouteInfo{Service: name, Name: "default", Backend: be.Name(), Retry: retry.Default()},
 		Chain:   noFilters,
 		Backend: be,
-	}
-	return b.table([]route.Rule[*rule]{{Result: &rule{routes: []*Route{r}}}})
+		Speaks:  speaks,
+	}}}
 }
 
 // answer is a rule that answers with a fault.
-func (b *builder) answer(s *config.Service, port *config.ServicePort, k fault.Kind, why error) *rule {
+func answer(service string, k fault.Kind, why error) *rule {
 	return &rule{routes: []*Route{{
-		Info:  &filters.RouteInfo{Service: portName(s, port)},
+		Info:  &filters.RouteInfo{Service: service},
 		Chain: noFilters,
 		Fault: fault.Wrap(k, fault.Local, why),
 	}}}
 }
 
-// closedRoute returns what keeps the service's routes from being trusted.
-func (b *builder) closedRoute(s *config.Service) *config.Closed {
-	for i := range b.c.Closed {
-		if cl := &b.c.Closed[i]; cl.Role == config.RoleRoute && has(cl.Services, s.Key()) {
-			return cl
-		}
-	}
-	return nil
-}
-
-// attaches reports whether a route is for a service's port. A route for the
-// waypoint's Gateway is for every service. One in neither the service's nor the
-// waypoint's namespace is a consumer's, and not for us.
-func (b *builder) attaches(h *config.HTTPRoute, s *config.Service, port *config.ServicePort) bool {
-	if h.Namespace != s.Namespace && h.Namespace != b.c.Metadata.Namespace {
-		return false
-	}
-	for i := range h.ParentRefs {
-		p := &h.ParentRefs[i]
-		if p.Port != 0 && p.Port != port.Port {
-			continue
-		}
-		gateway := p.Kind == "Gateway" && p.Name == b.c.Metadata.Name && p.Namespace == b.c.Metadata.Namespace
-		if gateway || s.Is(p.Kind, p.Namespace, p.Name) {
-			return true
-		}
-	}
-	return false
+// closedRule answers for a route that has no valid version.
+func closedRule(service string, by *config.Closed) *rule {
+	return answer(service, fault.BadConfig, fmt.Errorf("%s has no valid version", by.By))
 }
 
 // rule builds one rule of a route for a service's port.
-func (b *builder) rule(s *config.Service, port *config.ServicePort, h *config.HTTPRoute, i int) route.Rule[*rule] {
-	r := &h.Rules[i]
+func (b *builder) rule(service string, src *source) *rule {
 	out := &rule{}
 	var shares []int32
-	for j := range r.BackendRefs {
-		ref := &r.BackendRefs[j]
+	for i := range src.backends {
 		share := int32(1)
-		if ref.Weight != nil {
-			share = *ref.Weight
+		if w := src.backends[i].ref.Weight; w != nil {
+			share = *w
 		}
 		shares = append(shares, share)
-		out.routes = append(out.routes, b.route(s, port, h, r, ref))
+		out.routes = append(out.routes, b.route(service, src, &src.backends[i]))
 	}
 	weights, err := route.NewWeights(shares)
 	if _, any := weights.Pick(0); err != nil || !any {
-		out = b.answer(s, port, fault.NoBackend, fmt.Errorf("rule %d of HTTPRoute %s has no backend with a weight", i, h.Key()))
+		out = answer(service, src.noBackend, fmt.Errorf("%s of %s %s has no backend with a weight", src.field, src.kind, src.meta.Key()))
 	} else {
 		out.weights = weights
 	}
 	for _, one := range out.routes {
-		describe(one.Info, h, i)
+		one.Info.Name, one.Info.Rule = src.meta.Key().String(), src.name
 	}
-	return route.Rule[*rule]{Matches: matches(r), Result: out}
-}
-
-func describe(info *filters.RouteInfo, h *config.HTTPRoute, i int) {
-	info.Name = h.Key().String()
-	info.Rule = h.Rules[i].Name
-	if info.Rule == "" {
-		info.Rule = fmt.Sprint(i)
-	}
+	return out
 }
 
 // route builds a rule with one of its backends.
-func (b *builder) route(s *config.Service, port *config.ServicePort, h *config.HTTPRoute, r *config.HTTPRouteRule, ref *config.HTTPBackendRef) *Route {
+func (b *builder) route(service string, src *source, to *sourceBackend) *Route {
 	out := &Route{Chain: noFilters, Info: &filters.RouteInfo{
-		Service:    portName(s, port),
-		Backend:    fmt.Sprintf("%s/%s:%d", ref.Namespace, ref.Name, ref.Port),
-		Retry:      policy(r.Retry),
-		Timeout:    duration(r.Timeouts.Request),
-		TryTimeout: duration(r.Timeouts.BackendRequest),
+		Service:    service,
+		Backend:    fmt.Sprintf("%s/%s:%d", to.ref.Namespace, to.ref.Name, to.ref.Port),
+		Retry:      policy(src.retry),
+		Timeout:    duration(src.timeouts.Request),
+		TryTimeout: duration(src.timeouts.BackendRequest),
 	}}
-	target, targetPort := b.find(ref)
+	target, port := b.find(to.ref)
 	if target == nil {
-		out.Fault = fault.Wrap(fault.NoBackend, fault.Local, fmt.Errorf("backend %s does not exist", out.Info.Backend))
+		out.Fault = fault.Wrap(src.noBackend, fault.Local, fmt.Errorf("backend %s does not exist", out.Info.Backend))
 		return out
 	}
-	out.Backend = b.serviceBackend(target, targetPort)
-	if len(r.Filters)+len(ref.Filters) > 0 {
+	out.Backend, out.Speaks = b.serviceBackend(target, port), speaks(port)
+	if len(src.filters)+len(to.filters) > 0 {
 		fb := b.filterBuilder(filters.RouteLevel)
-		if err := addFilters(fb, h, r.Filters, ref.Filters); err != nil {
+		if err := addFilters(fb, src.meta, src.filters, to.filters); err != nil {
 			_ = fb.Discard()
 			out.Fault = fault.Wrap(fault.BadConfig, fault.Local, err)
 			return out
@@ -185,7 +174,7 @@ func (b *builder) route(s *config.Service, port *config.ServicePort, h *config.H
 }
 
 // find returns the service and the port that a backend reference means.
-func (b *builder) find(ref *config.HTTPBackendRef) (*config.Service, *config.ServicePort) {
+func (b *builder) find(ref *config.BackendRef) (*config.Service, *config.ServicePort) {
 	s := b.services[config.Key{Namespace: ref.Namespace, Name: ref.Name}]
 	for i := 0; s == nil && ref.Kind == "ServiceEntry" && i < len(b.c.Services); i++ {
 		if one := b.c.Services[i]; one.Is(ref.Kind, ref.Namespace, ref.Name) {
@@ -200,27 +189,6 @@ func (b *builder) find(ref *config.HTTPBackendRef) (*config.Service, *config.Ser
 		return nil, nil
 	}
 	return s, port
-}
-
-// addFilters builds the filters of a rule, then those of a backend.
-func addFilters(fb *filters.Builder, h *config.HTTPRoute, lists ...[]config.HTTPRouteFilter) error {
-	for _, list := range lists {
-		for i := range list {
-			f := &list[i]
-			settings := f.RequestHeaderModifier
-			if f.Type == config.FilterResponseHeaderModifier {
-				settings = f.ResponseHeaderModifier
-			}
-			raw, err := json.Marshal(settings)
-			if err != nil {
-				return err
-			}
-			if err := fb.Add(string(f.Type), h.Key().String(), filters.NewSpec(json.RawMessage(raw))); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func duration(d *config.Duration) time.Duration {
@@ -253,74 +221,4 @@ func policy(r *config.HTTPRouteRetry) filters.RetryPolicy {
 		return retry.Default()
 	}
 	return p
-}
-
-// matches turns a rule's conditions into the table's.
-func matches(r *config.HTTPRouteRule) []route.Match {
-	var out []route.Match
-	for i := range r.Matches {
-		m := &r.Matches[i]
-		one := route.Match{Method: m.Method}
-		if m.Path != nil {
-			one.Path = route.Path{Type: pathTypes[m.Path.Type], Value: m.Path.Value}
-		}
-		for _, h := range m.Headers {
-			one.Headers = append(one.Headers, route.Value{Name: h.Name, Value: h.Value, Regex: h.Type == config.MatchRegularExpression})
-		}
-		for _, q := range m.QueryParams {
-			one.Query = append(one.Query, route.Value{Name: q.Name, Value: q.Value, Regex: q.Type == config.MatchRegularExpression})
-		}
-		out = append(out, one)
-	}
-	return out
-}
-
-// pathTypes is never written.
-var pathTypes = map[config.PathMatchType]route.PathType{
-	config.PathMatchExact:             route.Exact,
-	config.PathMatchPathPrefix:        route.Prefix,
-	config.PathMatchRegularExpression: route.Regex,
-}
-
-// tryRoutes finds the routes that cannot be compiled although they decode: what
-// only the packages below know to be wrong.
-func tryRoutes(c *config.Config, env Env) (bad []config.ID, problems []config.Problem) {
-	for _, h := range c.HTTPRoutes {
-		field, err := tryRoute(h, env)
-		if err == nil {
-			continue
-		}
-		id := config.ID{Kind: "HTTPRoute", Namespace: h.Namespace, Name: h.Name}
-		bad = append(bad, id)
-		problems = append(problems, config.Problem{
-			Code: config.CodeCompile, File: h.File, Line: int(h.At.Line), Column: int(h.At.Column),
-			Object: id, Origin: h.Origin, Field: field, Message: err.Error(),
-			Fix: "mend it; until then its last good version is in force, or its requests are answered 500",
-		})
-	}
-	return bad, problems
-}
-
-func tryRoute(h *config.HTTPRoute, env Env) (field string, err error) {
-	for i := range h.Rules {
-		r := &h.Rules[i]
-		field = fmt.Sprintf("rules[%d]", i)
-		ms := matches(r)
-		for j := range ms {
-			if err := ms[j].Check(); err != nil {
-				return fmt.Sprintf("%s.matches[%d]", field, j), err
-			}
-		}
-		lists := [][]config.HTTPRouteFilter{r.Filters}
-		for j := range r.BackendRefs {
-			lists = append(lists, r.BackendRefs[j].Filters)
-		}
-		fb := filters.NewBuilder(filters.Env{Level: filters.RouteLevel, Registry: env.Registry, Shared: env.Shared})
-		err := addFilters(fb, h, lists...)
-		_ = fb.Discard()
-		if err != nil {
-			return field, err
-		}
-	}
-	return "", nil
 }

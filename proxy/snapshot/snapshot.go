@@ -36,9 +36,11 @@ type Protocol uint8
 
 // The protocols.
 const (
-	HTTP1 Protocol = iota // also what is found out: an undeclared port is taken for HTTP/1
+	Detect Protocol = iota // nothing is declared: found out from the first bytes
+	HTTP1
 	HTTP2
-	TCP
+	TCP // opaque
+	TLS // the application's own: opaque but for the name asked for
 )
 
 // A Service is one port of one service as the engine runs it, or one port of a
@@ -49,7 +51,9 @@ type Service struct {
 	// Chain guards the service: it runs before anything can answer 404.
 	Chain *filters.Chain
 
-	routes *route.Table[*rule]
+	http *route.Table[*rule] // HTTPRoutes or GRPCRoutes, or everything to itself
+	tls  *route.Hosts[*rule] // TLSRoutes; nil if connections go by tcp
+	tcp  *rule               // the TCPRoute's, or everything to itself
 }
 
 // A Route is one rule with one of its backends: everything the engine needs to
@@ -58,6 +62,9 @@ type Route struct {
 	Info    *filters.RouteInfo
 	Chain   *filters.Chain // rule filters, then this backend's
 	Backend *upstream.Backend
+	// Speaks says how the backend's port is spoken to: HTTP1, HTTP2, or Detect,
+	// as the client speaks.
+	Speaks Protocol
 	// Fault answers in place of the backend: the rule names one that does not
 	// exist, or an object fails closed.
 	Fault *fault.Fault
@@ -122,9 +129,27 @@ func (s *Snapshot) Service(addr netip.AddrPort, host string) (*Service, bool) {
 	return v, ok
 }
 
-// Route resolves a request to its route, weighted backend choice included.
+// Route resolves a request to its route, weighted backend choice included. It
+// reports false if there are routes and none matches.
 func (v *Service) Route(r *message.Request, random uint32) (*Route, bool) {
-	found, ok := v.routes.Find(r)
+	found, ok := v.http.Find(r)
+	if !ok {
+		return nil, false
+	}
+	return found.pick(random), true
+}
+
+// TCP resolves a connection of opaque bytes to its route.
+func (v *Service) TCP(random uint32) (*Route, bool) { return v.tcp.pick(random), true }
+
+// TLS resolves a TLS connection to its route, by the name that the client asks
+// for; "" if it asks for none. It reports false if there are routes and none
+// matches.
+func (v *Service) TLS(sni []byte, random uint32) (*Route, bool) {
+	if v.tls == nil {
+		return v.TCP(random)
+	}
+	found, ok := v.tls.Find(sni)
 	if !ok {
 		return nil, false
 	}
