@@ -190,15 +190,15 @@ func (st *streamTunnel) respond(t *turn.Turn, err error) {
 	st.s.SendHeaders(t, accepted200, false)
 }
 
-var accepted200 = []h2.Field{{Name: ":status", Value: "200"}}
+var accepted200 = []h2.Field{h2.NewField(":status", "200")}
 
 // tunnel reads a CONNECT head (RFC 9113, section 8.5): the method and the
 // authority, and what node tunnels add.
 func (c *serverConn) tunnel(s *h2.Stream, fields []h2.Field, end bool) (*streamTunnel, error) {
 	info := c.peer
-	var method, authority string
+	var method, authority []byte
 	for _, f := range fields {
-		switch f.Name {
+		switch string(f.Name) {
 		case ":method":
 			method = f.Value
 		case ":authority":
@@ -207,14 +207,14 @@ func (c *serverConn) tunnel(s *h2.Stream, fields []h2.Field, end bool) (*streamT
 			c.describe(&info, f)
 		}
 	}
-	if method != "CONNECT" {
+	if string(method) != "CONNECT" {
 		return nil, &Refusal{Status: 400, Reason: fmt.Sprintf("method is %q, want CONNECT", method)}
 	}
 	if end {
 		return nil, &Refusal{Status: 400, Reason: "CONNECT ended with its head"}
 	}
 	var err error
-	if info.Destination, info.Host, err = peer.ParseAuthority(authority); err != nil {
+	if info.Destination, info.Host, err = peer.ParseAuthority(string(authority)); err != nil {
 		return nil, &Refusal{Status: 400, Reason: err.Error()}
 	}
 	return &streamTunnel{accepted: c, s: s, peer: &info, opened: true}, nil
@@ -224,15 +224,15 @@ func (c *serverConn) tunnel(s *h2.Stream, fields []h2.Field, end bool) (*streamT
 // not parse is left out and counted: node tunnels treat it so too.
 func (c *serverConn) describe(info *peer.Info, f h2.Field) {
 	var err error
-	switch f.Name {
+	switch string(f.Name) {
 	case "forwarded":
-		info.Forwarded, err = peer.ParseForwarded(f.Value)
+		info.Forwarded, err = peer.ParseForwarded(string(f.Value))
 	case "baggage":
-		info.Baggage, err = peer.ParseBaggage(f.Value)
+		info.Baggage, err = peer.ParseBaggage(string(f.Value))
 	case "traceparent":
-		info.Traceparent, err = peer.ParseTraceparent(f.Value)
+		info.Traceparent, err = peer.ParseTraceparent(string(f.Value))
 	case "x-forwarded-network":
-		info.Network = f.Value
+		info.Network = string(f.Value)
 	}
 	if err != nil {
 		c.server.stats.BadMetadata.Add(1)
@@ -247,7 +247,7 @@ func (c *serverConn) refuse(t *turn.Turn, s *h2.Stream, h h2.StreamHandler, err 
 	}
 	c.server.fault(c.nc, err)
 	s.Handle(h)
-	s.SendHeaders(t, []h2.Field{{Name: ":status", Value: strconv.Itoa(status)}}, true)
+	s.SendHeaders(t, []h2.Field{h2.NewField(":status", strconv.Itoa(status))}, true)
 	s.Abort(t, CodeNoError) // RFC 9113, section 8.1: the rest of the request is not wanted
 }
 

@@ -58,7 +58,7 @@ func NewDest(addr netip.AddrPort, authority netip.AddrPort, expect []peer.ID) *D
 	return &Dest{
 		key:    destKey{addr, strings.Join(ids, ",")},
 		expect: expect,
-		fields: []h2.Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: authority.String()}},
+		fields: []h2.Field{h2.NewField(":method", "CONNECT"), h2.NewField(":authority", authority.String())},
 		info:   &peer.Info{How: peer.HBONE, Destination: authority},
 	}
 }

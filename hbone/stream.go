@@ -154,7 +154,7 @@ func (t *streamTunnel) refused(tn *turn.Turn, s *h2.Stream, status int, end bool
 
 func statusOf(fields []h2.Field) int {
 	for _, f := range fields {
-		if f.Name == ":status" && len(f.Value) == 3 {
+		if string(f.Name) == ":status" && len(f.Value) == 3 {
 			return int(f.Value[0]-'0')*100 + int(f.Value[1]-'0')*10 + int(f.Value[2]-'0')
 		}
 	}

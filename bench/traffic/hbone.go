@@ -58,10 +58,10 @@ func (r *Run) connectMesh(ctx context.Context) error {
 		r.meshes = append(r.meshes, m)
 	}
 	fields := []h2.Field{
-		{Name: ":method", Value: "CONNECT"},
-		{Name: ":authority", Value: r.plan.To},
-		{Name: "baggage", Value: "k8s.cluster.name=Kubernetes,k8s.namespace.name=demo,k8s.deployment.name=curl,service.name=curl,service.version=v1"},
-		{Name: "forwarded", Value: `for="` + source.String() + `"`},
+		h2.NewField(":method", "CONNECT"),
+		h2.NewField(":authority", r.plan.To),
+		h2.NewField("baggage", "k8s.cluster.name=Kubernetes,k8s.namespace.name=demo,k8s.deployment.name=curl,service.name=curl,service.version=v1"),
+		h2.NewField("forwarded", `for="`+source.String()+`"`),
 	}
 	at := 0
 	for _, g := range r.groups {

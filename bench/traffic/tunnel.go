@@ -49,7 +49,7 @@ func serveMesh(ctx context.Context, nc net.Conn, config *tls.Config) {
 // tunnels accepts every CONNECT.
 type tunnels struct{}
 
-var statusOK = []h2.Field{{Name: ":status", Value: "200"}}
+var statusOK = []h2.Field{h2.NewField(":status", "200")}
 
 func (tunnels) Request(t *turn.Turn, s *h2.Stream, _ []h2.Field, end bool) {
 	s.Handle(&tunnelEnd{})

@@ -234,7 +234,7 @@ func TestUnhandledStreams(t *testing.T) {
 	})
 	t.Run("answered, body to come", func(t *testing.T) {
 		tc := newServer(t, Options{})
-		tc.accept = func(s *Stream, _ []Field) { s.SendHeaders(&tc.turn, []Field{{Name: ":status", Value: "400"}}, true) }
+		tc.accept = func(s *Stream, _ []Field) { s.SendHeaders(&tc.turn, []Field{NewField(":status", "400")}, true) }
 		post(tc, 1)
 		tc.wantHeaders(1, true, ":status: 400")
 		tc.wantReset(1, CodeNoError)
@@ -279,7 +279,7 @@ func TestUnhandledStreams(t *testing.T) {
 		"content before the head": func(t *turn.Turn, s *Stream) { s.Write(t, []byte("x")) },
 		"end before the head":     func(t *turn.Turn, s *Stream) { s.CloseWrite(t) },
 		"content behind an informational head": func(t *turn.Turn, s *Stream) {
-			s.SendHeaders(t, []Field{{Name: ":status", Value: "103"}}, false)
+			s.SendHeaders(t, []Field{NewField(":status", "103")}, false)
 			s.Write(t, []byte("x"))
 		},
 	} {

@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 
 	"github.com/sandwich-mesh/sandwich/internal/turn"
-	"golang.org/x/net/http2/hpack"
 )
 
 const (
@@ -23,12 +22,15 @@ const (
 )
 
 // A Field is one header field; pseudo-header fields come first and keep their
-// colon. Sensitive fields are never indexed: use it also for values that do not
-// come again, since they would only evict what does.
+// colon. Sensitive fields are never indexed, here and by whoever passes them on:
+// nobody who shares the connection can then guess them by what they compress to.
 type Field struct {
-	Name, Value string
+	Name, Value []byte
 	Sensitive   bool
 }
+
+// NewField makes a field of strings.
+func NewField(name, value string) Field { return Field{Name: []byte(name), Value: []byte(value)} }
 
 // Options says how a connection behaves. The zero value is a server with the
 // protocol's defaults.
@@ -50,6 +52,10 @@ type Options struct {
 	// MaxHeaderList is the largest head accepted, as RFC 9113 counts it
 	// (section 6.5.2). 0 is 64 KiB.
 	MaxHeaderList uint32
+	// Courteous holds PINGs to what every peer bears: only while streams are open,
+	// and one in five minutes. gRPC servers end the connection of a client that
+	// asks more often (gRPC proposal A8).
+	Courteous bool
 	// ConnectProtocol lets clients open streams with extended CONNECT (RFC 8441).
 	ConnectProtocol bool
 	Limits          Limits
@@ -131,6 +137,7 @@ type Conn struct {
 	recent    [64]*Stream // some of streams
 	nextID    uint32      // the next stream that this client opens
 	maxPeerID uint32      // the highest stream that the peer opened
+	reserved  int         // places for streams that are to be opened
 	gone      goneStreams
 
 	// Guarded by mu: sending.
@@ -145,7 +152,7 @@ type Conn struct {
 	waiting  []*Stream
 	spare    *chunk
 	spares   int
-	enc      *hpack.Encoder
+	enc      encoder
 	marked   bool // a turn will flush
 	noted    bool // a turn will call Notified
 	dueIdle  bool
@@ -190,7 +197,7 @@ func NewConn(sink turn.Sink, h ConnHandler, o Options) *Conn {
 		peer:     peerSettings{window: defaultWindow, frame: minFrameSize, send: minFrameSize, streams: firstStreams},
 	}
 	c.taker, _ = sink.(turn.Taker)
-	c.enc = hpack.NewEncoder((*encoderOut)(c))
+	c.enc.init()
 	c.in.init(&c.o)
 	return c
 }

@@ -12,6 +12,8 @@ const (
 	// tunnels do; pingTimeout later the connection is given up.
 	pingAfter   = 10 * time.Second
 	pingTimeout = 20 * time.Second
+	// pingSeldom is how often a courteous end asks at most.
+	pingSeldom = 5 * time.Minute
 	// settingsTimeout is how long the peer may take to acknowledge SETTINGS
 	// (RFC 9113, section 6.5.3); it covers a client that never sends a preface.
 	settingsTimeout = 10 * time.Second
@@ -38,6 +40,7 @@ type pingState struct {
 	began  time.Time // Start
 	last   time.Time // something was received, as far as Tick knows
 	sent   time.Time // the PING that waits for an answer, or zero
+	asked  time.Time // the last PING
 	faded  time.Time
 	owes   uint64    // what c.owes said when it last changed
 	owed   time.Time // which was here
@@ -87,11 +90,16 @@ func (c *Conn) Tick(t *turn.Turn) {
 		c.fail(t, &ConnError{Code: CodeSettingsTimeout, Reason: ErrSettingsTimeout.Error(), Err: ErrSettingsTimeout})
 	case !p.sent.IsZero() && now.Sub(p.sent) >= pingTimeout:
 		c.fail(t, &ConnError{Code: CodeNoError, Reason: ErrPingTimeout.Error(), Err: ErrPingTimeout})
-	case p.sent.IsZero() && now.Sub(p.last) >= pingAfter:
-		p.sent = now
+	case p.sent.IsZero() && now.Sub(p.last) >= pingAfter && c.mayPing(now):
+		p.sent, p.asked = now, now
 		c.appendPing(pingAlive, 0)
 		c.mark(t)
 	}
+}
+
+// mayPing reports whether the peer bears a PING. c.mu is held.
+func (c *Conn) mayPing(now time.Time) bool {
+	return !c.o.Courteous || len(c.streams) > 0 && (c.ping.asked.IsZero() || now.Sub(c.ping.asked) >= pingSeldom)
 }
 
 // tickClosing gives the peer a moment to take what was sent and to close.

@@ -109,7 +109,7 @@ func (c *Conn) setting(id uint16, v uint32) error {
 	bad := false
 	switch id {
 	case settingTableSize:
-		c.enc.SetMaxDynamicTableSize(v) // bounded by tableSize
+		c.enc.setLimit(v)
 	case settingEnablePush:
 		bad = v > 1 || v == 1 && c.o.Client
 	case settingMaxStreams:

@@ -70,7 +70,35 @@ func (c *Conn) room() int {
 	if !c.o.Client || c.end.err != nil || c.end.sent || c.end.got || c.nextID > maxStreamID {
 		return 0
 	}
-	return max(0, int(min(c.peer.streams, c.o.MaxStreams))-len(c.streams))
+	return max(0, int(min(c.peer.streams, c.o.MaxStreams))-len(c.streams)-c.reserved)
+}
+
+// Reserve keeps a place for a stream, and reports whether there was one. The
+// stream is opened by OpenReserved, or the place given back by Unreserve.
+func (c *Conn) Reserve() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.room() == 0 {
+		return false
+	}
+	c.reserved++
+	return true
+}
+
+// Unreserve gives a place back.
+func (c *Conn) Unreserve() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reserved--
+}
+
+// OpenReserved is Open for a place that was reserved. It can still fail, if the
+// peer has lowered its limit or gone away meanwhile.
+func (c *Conn) OpenReserved(t *turn.Turn, h StreamHandler, fields []Field, end bool) (*Stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reserved--
+	return c.open(t, h, fields, end)
 }
 
 // Open opens a stream with a request head. It fails with ErrFull, ErrGoneAway or
@@ -78,6 +106,11 @@ func (c *Conn) room() int {
 func (c *Conn) Open(t *turn.Turn, h StreamHandler, fields []Field, end bool) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.open(t, h, fields, end)
+}
+
+// open is Open. c.mu is held.
+func (c *Conn) open(t *turn.Turn, h StreamHandler, fields []Field, end bool) (*Stream, error) {
 	switch {
 	case c.end.err != nil:
 		return nil, ErrClosed
@@ -91,9 +124,9 @@ func (c *Conn) Open(t *turn.Turn, h StreamHandler, fields []Field, end bool) (*S
 	s.h = h
 	s.sentHead, s.endDue, s.sendClosed = true, end, end
 	for i := range fields {
-		if fields[i].Name == ":method" {
-			s.connect = fields[i].Value == "CONNECT"
-			s.noHead = fields[i].Value == "HEAD"
+		if string(fields[i].Name) == ":method" {
+			s.connect = string(fields[i].Value) == "CONNECT"
+			s.noHead = string(fields[i].Value) == "HEAD"
 			break
 		}
 	}
@@ -188,7 +221,7 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 	}
 	h := &c.in.head
 	reason := h.request(c.o.ConnectProtocol)
-	tunnel := h.method == "CONNECT"
+	tunnel := h.connect
 	if c.in.selfDependent {
 		reason = selfDependent
 	}
@@ -201,7 +234,7 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 		return nil, c.refuse(t, id, CodeRefusedStream)
 	case h.tooLarge:
 		c.stats.HeadsTooLarge++
-		c.appendHead(id, []Field{{Name: ":status", Value: "431"}}, true) // RFC 6585, section 5
+		c.appendHead(id, []Field{NewField(":status", "431")}, true) // RFC 6585, section 5
 		if end {
 			c.gone.addEnded(id)
 			c.mark(t)
@@ -271,7 +304,7 @@ func (c *Conn) maybeFinish(t *turn.Turn, s *Stream) {
 	case s.recvClosed:
 		c.gone.addEnded(s.id)
 		c.finish(t, s, nil)
-	case s.h == nil:
+	case s.h == nil || s.stopped:
 		// Answered in full, and nobody wants what is still to come (section 8.1).
 		c.reset(t, s, &StreamError{Code: CodeNoError})
 	}

@@ -8,8 +8,7 @@
 // # Memory
 //
 // Data and fields handed to handlers are views: they die when the handler
-// returns (the strings inside a Field are ordinary strings and may be kept).
-// What Write is given is copied. Frames are appended to an out buffer that is
+// returns. What Write and SendHeaders are given is copied. Frames are appended to an out buffer that is
 // lent by internal/buf and handed on whole when the turn flushes; what may not
 // leave yet waits in the stream's own queue of lent chunks. A connection with
 // nothing to send and no partial frame holds no buffers.

@@ -158,7 +158,7 @@ type echoServer struct{ t *testing.T }
 
 func (e *echoServer) Request(t *turn.Turn, s *Stream, fields []Field, end bool) {
 	s.Handle(strictly(e.t, &echo{}))
-	s.SendHeaders(t, []Field{{Name: ":status", Value: "200"}}, end)
+	s.SendHeaders(t, []Field{NewField(":status", "200")}, end)
 }
 func (e *echoServer) GoneAway(*turn.Turn, uint32, uint32, string) {}
 func (e *echoServer) Idle(*turn.Turn)                             {}
@@ -416,7 +416,7 @@ func TestClientWithNetHTTP(t *testing.T) {
 	})}
 	var served sync.WaitGroup
 	served.Go(func() { srv.Serve(l) })
-	callAll(t, d, 60, []Field{{Name: ":method", Value: "POST"}, getHead[1], getHead[2], getHead[3]})
+	callAll(t, d, 60, []Field{NewField(":method", "POST"), getHead[1], getHead[2], getHead[3]})
 	d.stop()
 	close(l.nc)
 	served.Wait()

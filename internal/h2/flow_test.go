@@ -308,7 +308,7 @@ func TestMerge(t *testing.T) {
 	// Another frame between, or a flush, and it is too late.
 	tc.do(func(t *turn.Turn) {
 		b.Write(t, []byte("a"))
-		b.SendHeaders(t, []Field{{Name: "x", Value: "y"}}, true)
+		b.SendHeaders(t, []Field{NewField("x", "y")}, true)
 	})
 	tc.wantData(3, "a", false)
 	tc.wantHeaders(3, true, "x: y")
@@ -475,7 +475,7 @@ func TestTrailersBehindQueue(t *testing.T) {
 	tc.do(func(t *turn.Turn) {
 		s.SendHeaders(t, ok200, false)
 		s.Write(t, []byte(strings.Repeat("x", defaultWindow+5)))
-		s.SendHeaders(t, []Field{{Name: "grpc-status", Value: "0"}}, true)
+		s.SendHeaders(t, []Field{NewField("grpc-status", "0")}, true)
 		s.Write(t, []byte("nobody should see this"))
 	})
 	tc.wantHeaders(1, false, ":status: 200")

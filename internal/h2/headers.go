@@ -1,12 +1,12 @@
 package h2
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
-	"golang.org/x/net/http2/hpack"
 )
 
 // tableSize is the HPACK dynamic table at either end. Ours is what the
@@ -28,98 +28,100 @@ const (
 	pseudoStatus
 )
 
-// head is one head while it is decoded and judged. We use hpack.Decoder with an
-// emit function of our own instead of http2.Framer, which costs 19 allocations
-// for a CONNECT head instead of 9, and therefore owe the checks of RFC 9113,
-// section 8.2 and 8.3.
+// head is one head while it is decoded and judged. We use http2.Framer's checks
+// nowhere, and therefore owe those of RFC 9113, sections 8.2 and 8.3.
 type head struct {
-	dec       *hpack.Decoder
+	dec       decoder
 	fields    []Field
-	size      uint32
 	maxSize   uint32
 	maxFields int
 
 	// What the fields said.
-	seen     pseudo
-	method   string
-	path     string
-	protocol string
-	scheme   string
-	status   int
-	length   int64  // content-length, or -1
-	bad      string // the first objection to the head's form
-	tooLarge bool
-	regular  bool // a regular field was seen: no pseudo-header field may follow
+	seen      pseudo
+	status    int
+	length    int64  // content-length, or -1
+	bad       string // the first objection to the head's form
+	tooLarge  bool
+	regular   bool // a regular field was seen: no pseudo-header field may follow
+	connect   bool // :method is CONNECT
+	web       bool // :scheme is http or https
+	path      bool // :path begins with "/"…
+	star      bool // …or is "*"
+	forServer bool // :method is OPTIONS, of which that may be the path
 }
 
 func (h *head) init(o *Options) {
 	h.maxSize, h.maxFields = o.MaxHeaderList, o.Limits.HeaderFields
-	h.dec = hpack.NewDecoder(tableSize, h.emit)
+	h.dec.max = tableSize
 }
 
 // decode decodes a complete block. Its error is the connection's: the
-// compression state is lost. Whatever else is wrong stands in h.
+// compression state is lost. Whatever else is wrong stands in h. The fields are
+// good until release.
 func (h *head) decode(block []byte) error {
-	*h = head{dec: h.dec, fields: h.fields[:0], maxSize: h.maxSize, maxFields: h.maxFields, length: -1}
-	h.dec.SetEmitEnabled(true)
-	_, err := h.dec.Write(block)
-	if err == nil {
-		err = h.dec.Close()
-	}
-	if err != nil {
+	h.fields = h.fields[:0]
+	h.seen, h.status, h.length, h.bad = 0, 0, -1, ""
+	h.tooLarge, h.regular, h.connect, h.web, h.path, h.star, h.forServer = false, false, false, false, false, false, false
+	d := &h.dec
+	if err := d.decode(block, h.maxFields, h.maxSize); err != nil {
 		return &ConnError{Code: CodeCompression, Reason: "head cannot be decoded: " + err.Error()}
+	}
+	h.tooLarge = d.quiet
+	for i := range d.spans {
+		s := &d.spans[i]
+		name, value := d.name(s), d.value(s)
+		h.fields = append(h.fields, Field{Name: name, Value: value, Sensitive: s.sensitive})
+		if h.bad == "" {
+			if h.bad = s.bad; h.bad == "" {
+				h.bad = h.check(name, value)
+			}
+		}
 	}
 	return nil
 }
 
-// release forgets the fields, so that an idle connection holds none.
+// release gives the fields' memory back, so that an idle connection holds none.
 func (h *head) release() {
+	h.dec.release()
 	clear(h.fields)
 	if cap(h.fields) > keepFields {
 		h.fields = nil
 	}
 }
 
-// emit takes one decoded field. Beyond the limits it stops taking them, while
-// the decoder goes on keeping its table in step with the peer's.
-func (h *head) emit(f hpack.HeaderField) {
-	h.size += f.Size()
-	if h.size > h.maxSize || len(h.fields) >= h.maxFields {
-		h.tooLarge = true
-		h.dec.SetEmitEnabled(false)
-		return
+// badForm judges a field by itself (RFC 9113, section 8.2) and returns the
+// objection to it.
+func badForm(name, value []byte) string {
+	switch {
+	case !validValue(value):
+		return "field with a forbidden value"
+	case len(name) > 0 && name[0] == ':':
+		return ""
+	case !validName(name):
+		return "field with a forbidden name"
 	}
-	h.fields = append(h.fields, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
-	if h.bad == "" {
-		h.bad = h.check(f.Name, f.Value)
-	}
+	return ""
 }
 
-// check judges one field (RFC 9113, section 8.2) and remembers what matters
-// later. It returns the objection.
-func (h *head) check(name, value string) string {
-	if !validValue(value) {
-		return "field with a forbidden value"
-	}
-	if strings.HasPrefix(name, ":") {
+// check judges one field in its head, and remembers what matters later. It
+// returns the objection.
+func (h *head) check(name, value []byte) string {
+	if name[0] == ':' {
 		return h.checkPseudo(name, value)
 	}
 	h.regular = true
-	if !validName(name) {
-		return "field with a forbidden name"
-	}
-	switch name {
+	switch string(name) {
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 		return "connection-specific field"
 	case "te":
-		if !strings.EqualFold(value, "trailers") {
+		if !strings.EqualFold(string(value), "trailers") {
 			return "te other than trailers"
 		}
 	case "content-length":
 		if h.length >= 0 {
 			return "content-length twice"
 		}
-		n, err := strconv.ParseUint(value, 10, 63)
+		n, err := strconv.ParseUint(string(value), 10, 63)
 		if err != nil || value[0] == '+' {
 			return "content-length is not a length"
 		}
@@ -128,31 +130,31 @@ func (h *head) check(name, value string) string {
 	return ""
 }
 
-func (h *head) checkPseudo(name, value string) string {
+func (h *head) checkPseudo(name, value []byte) string {
 	if h.regular {
 		return "pseudo-header field after a regular one"
 	}
 	var p pseudo
-	switch name {
+	switch string(name) {
 	case ":method":
-		p, h.method = pseudoMethod, value
+		p, h.connect, h.forServer = pseudoMethod, string(value) == "CONNECT", string(value) == "OPTIONS"
 		if !validToken(value) {
 			return ":method is not a token"
 		}
 	case ":scheme":
-		p, h.scheme = pseudoScheme, value
+		p, h.web = pseudoScheme, string(value) == "http" || string(value) == "https"
 	case ":authority":
 		p = pseudoAuthority
-		if strings.Contains(value, "@") {
+		if bytes.IndexByte(value, '@') >= 0 {
 			return ":authority with user information"
 		}
 	case ":path":
-		p, h.path = pseudoPath, value
+		p, h.path, h.star = pseudoPath, len(value) > 0 && value[0] == '/', string(value) == "*"
 	case ":protocol":
-		p, h.protocol = pseudoProtocol, value
+		p = pseudoProtocol
 	case ":status":
 		p = pseudoStatus
-		n, err := strconv.ParseUint(value, 10, 16)
+		n, err := strconv.ParseUint(string(value), 10, 16)
 		if err != nil || len(value) != 3 || n < 100 {
 			return ":status is not a status"
 		}
@@ -166,7 +168,7 @@ func (h *head) checkPseudo(name, value string) string {
 	h.seen |= p
 	// An empty :path is told apart in request; none of the others may be empty,
 	// and a space in one would let a request be split when it leaves as HTTP/1.1.
-	if value == "" && p != pseudoPath || strings.ContainsAny(value, " \t") {
+	if len(value) == 0 && p != pseudoPath || bytes.ContainsAny(value, " \t") {
 		return "pseudo-header field with a forbidden value"
 	}
 	return ""
@@ -181,19 +183,17 @@ func (h *head) request(connectProtocol bool) string {
 		return h.bad
 	case h.seen&pseudoStatus != 0:
 		return "request with :status"
-	case h.seen&pseudoProtocol != 0 && (!connectProtocol || h.method != "CONNECT"):
+	case h.seen&pseudoProtocol != 0 && (!connectProtocol || !h.connect):
 		return ":protocol where it is not allowed"
-	case h.method == "CONNECT" && h.seen&pseudoProtocol == 0:
+	case h.connect && h.seen&pseudoProtocol == 0:
 		if h.seen != pseudoMethod|pseudoAuthority {
 			return "CONNECT wants :method and :authority, no more"
 		}
 		return ""
 	case h.seen&get != get:
 		return "request lacks a pseudo-header field"
-	case h.scheme == "http" || h.scheme == "https":
-		if !strings.HasPrefix(h.path, "/") && !(h.path == "*" && h.method == "OPTIONS") {
-			return ":path does not begin with /"
-		}
+	case h.web && !h.path && !(h.star && h.forServer):
+		return ":path does not begin with /"
 	}
 	return ""
 }
@@ -240,13 +240,13 @@ func charTables() (name, token [256]bool) {
 	return name, token
 }
 
-func validName(s string) bool { return s != "" && all(s, &nameChars) }
+func validName(b []byte) bool { return len(b) > 0 && all(b, &nameChars) }
 
-func validToken(s string) bool { return s != "" && all(s, &tokenChars) }
+func validToken(b []byte) bool { return len(b) > 0 && all(b, &tokenChars) }
 
-func all(s string, of *[256]bool) bool {
-	for i := range len(s) {
-		if !of[s[i]] {
+func all(b []byte, of *[256]bool) bool {
+	for _, c := range b {
+		if !of[c] {
 			return false
 		}
 	}
@@ -255,15 +255,15 @@ func all(s string, of *[256]bool) bool {
 
 // validValue refuses control characters, and white space at either end
 // (section 8.2.1).
-func validValue(s string) bool {
-	if s == "" {
+func validValue(b []byte) bool {
+	if len(b) == 0 {
 		return true
 	}
-	if blank(s[0]) || blank(s[len(s)-1]) {
+	if blank(b[0]) || blank(b[len(b)-1]) {
 		return false
 	}
-	for i := range len(s) {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+	for _, c := range b {
+		if c < ' ' && c != '\t' || c == 0x7f {
 			return false
 		}
 	}
@@ -275,8 +275,8 @@ func blank(c byte) bool { return c == ' ' || c == '\t' }
 // Status returns a response head's status, 0 if it has none.
 func Status(fields []Field) int {
 	for i := range fields {
-		if fields[i].Name == ":status" {
-			n, _ := strconv.Atoi(fields[i].Value)
+		if string(fields[i].Name) == ":status" {
+			n, _ := strconv.Atoi(string(fields[i].Value))
 			return n
 		}
 	}
@@ -339,22 +339,12 @@ func (c *Conn) handleContinuation(t *turn.Turn, f frame, p []byte) error {
 // state is the connection's), and takes it to its stream.
 func (c *Conn) finishHead(t *turn.Turn, id uint32, block []byte) error {
 	h := &c.in.head
-	if err := h.decode(block); err != nil {
-		return err
+	err := h.decode(block)
+	if err == nil {
+		err = c.takeHead(t, id, c.in.blockEnd)
 	}
-	err := c.takeHead(t, id, c.in.blockEnd)
 	h.release()
 	return err
-}
-
-// encoderOut is a Conn as the HPACK encoder's writer: fields are encoded where
-// they are needed, in the out buffer.
-type encoderOut Conn
-
-func (e *encoderOut) Write(p []byte) (int, error) {
-	(*Conn)(e).growOut(len(p))
-	e.out = append(e.out, p...)
-	return len(p), nil
 }
 
 // appendHead appends a head. c.mu is held.
@@ -365,10 +355,14 @@ func (c *Conn) appendHead(id uint32, fields []Field, end bool) {
 		flags |= flagEndStream
 	}
 	c.appendFrame(frameHeaders, flags, id, 0)
-	for i := range fields {
+	if !c.enc.told {
+		c.growOut(2 * fieldRoom)
+		c.out = c.enc.appendLimit(c.out)
+	}
+	for i := range fields { // encoded where they are needed, in the out buffer
 		f := &fields[i]
-		// The writer cannot fail, so neither can the encoder.
-		_ = c.enc.WriteField(hpack.HeaderField{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
+		c.growOut(len(f.Name) + len(f.Value) + fieldRoom)
+		c.out = c.enc.appendField(c.out, f)
 	}
 	n := len(c.out) - at - headerLen
 	if n <= c.peer.frame {

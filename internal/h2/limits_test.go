@@ -339,7 +339,7 @@ func TestLongHeadOut(t *testing.T) {
 		value := strings.Repeat("\x7e", n) // 13 bits in Huffman's code, so left as it is
 		tc.do(func(t *turn.Turn) {
 			s.Write(t, []byte("before"))
-			s.SendHeaders(t, []Field{{Name: "x", Value: value, Sensitive: true}}, true)
+			s.SendHeaders(t, []Field{{Name: []byte("x"), Value: []byte(value), Sensitive: true}}, true)
 		})
 		tc.wantData(1, "before", false)
 		tc.wantHeaders(1, true, "x: "+value)

@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/sandwich-mesh/sandwich/internal/turn"
@@ -50,6 +49,7 @@ type Stream struct {
 	noted      bool // a turn will call Notified
 	dueLeft    bool
 	told       bool // Closed has been called
+	stopped    bool // nobody wants what the peer still sends
 	err        error
 	h          StreamHandler
 }
@@ -94,11 +94,28 @@ func (s *Stream) SendHeaders(t *turn.Turn, fields []Field, end bool) {
 			c.maybeFinish(t, s)
 		}
 	case end:
-		s.trailers = slices.Clone(fields)
+		s.trailers = cloneFields(fields)
 	default: // a head behind content is no message at all
 		c.reset(t, s, &StreamError{Code: CodeInternal, Reason: "head sent behind content"})
 	}
 	c.mark(t)
+}
+
+// cloneFields copies fields, whose bytes are the caller's.
+func cloneFields(fields []Field) []Field {
+	n := 0
+	for i := range fields {
+		n += len(fields[i].Name) + len(fields[i].Value)
+	}
+	all, out := make([]byte, 0, n), make([]Field, len(fields))
+	for i := range fields {
+		f := &fields[i]
+		at := len(all)
+		all = append(append(all, f.Name...), f.Value...)
+		mid := at + len(f.Name)
+		out[i] = Field{Name: all[at:mid:mid], Value: all[mid:len(all):len(all)], Sensitive: f.Sensitive}
+	}
+	return out
 }
 
 // Write implements turn.Sink: it appends a copy of p to what the stream sends.
@@ -173,6 +190,17 @@ func (s *Stream) Abort(t *turn.Turn, code uint32) {
 	if !s.closed {
 		c.reset(t, s, &StreamError{Code: code})
 	}
+}
+
+// Stop says that nobody wants what the peer still sends: as soon as this end has
+// sent all of its own, RST_STREAM with NO_ERROR tells the peer so (RFC 9113,
+// section 8.1). Until then the handler hears of the rest.
+func (s *Stream) Stop(t *turn.Turn) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.stopped = true
+	c.maybeFinish(t, s)
 }
 
 // Consume says that n received bytes are done with, so that the peer may send

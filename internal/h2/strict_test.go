@@ -550,7 +550,7 @@ func TestContentLength(t *testing.T) {
 	})
 	t.Run("HEAD", func(t *testing.T) {
 		tc := newClient(t, Options{})
-		tc.open(true, Field{Name: ":method", Value: "HEAD"}, getHead[1], getHead[2], getHead[3])
+		tc.open(true, NewField(":method", "HEAD"), getHead[1], getHead[2], getHead[3])
 		want[*http2.MetaHeadersFrame](tc)
 		tc.writeHeaders(1, true, ":status: 200", "content-length: 5")
 		tc.wantEvents("head 1 :status=200 content-length=5 end", "closed 1", "idle")

@@ -308,7 +308,7 @@ func mark(s string, end bool) string {
 func show(fields []Field) string {
 	var s []string
 	for _, f := range fields {
-		s = append(s, f.Name+"="+f.Value)
+		s = append(s, string(f.Name)+"="+string(f.Value))
 	}
 	return strings.Join(s, " ")
 }
@@ -393,9 +393,9 @@ func (tc *testConn) release(n int) {
 var (
 	connectFields = []string{":method: CONNECT", ":authority: 10.0.0.1:80"}
 	getFields     = []string{":method: GET", ":scheme: http", ":path: /", ":authority: a"}
-	connectHead   = []Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: "10.0.0.1:80"}}
-	getHead       = []Field{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: "/"}, {Name: ":authority", Value: "a"}}
-	ok200         = []Field{{Name: ":status", Value: "200"}}
+	connectHead   = []Field{NewField(":method", "CONNECT"), NewField(":authority", "10.0.0.1:80")}
+	getHead       = []Field{NewField(":method", "GET"), NewField(":scheme", "http"), NewField(":path", "/"), NewField(":authority", "a")}
+	ok200         = []Field{NewField(":status", "200")}
 )
 
 // TestTestConn shows how tests read: a tunnel through a server, and one through

@@ -33,6 +33,7 @@ type twin struct {
 	window   int64 // what we may send, on the connection
 	initial  int64 // and on new streams
 	fatal    string
+	unsure   bool // hpack.Decoder may be wrong
 }
 
 type twinStream struct {
@@ -245,6 +246,7 @@ func (w *twin) ended(s *twinStream, end bool) {
 }
 
 func (w *twin) head(id uint32) {
+	w.unsure = w.unsure || lateUpdate(w.block)
 	fields, err := w.dec.DecodeFull(w.block)
 	if err != nil {
 		w.fatal = err.Error()
