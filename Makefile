@@ -7,6 +7,9 @@ PKG     ?= ./...
 IMAGE   ?= sandwich-waypoint:$(VERSION)
 FUZZTIME ?= 10s
 
+# A module of its own, for what it depends on.
+SUITES := internal/interop/suites
+
 # The same source gives the same bytes: no paths, no build time, no build id,
 # nothing of the machine. `make reproducible` checks it.
 BUILDFLAGS := -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
@@ -21,6 +24,7 @@ build: ## the programs, into bin/
 test: vet ## everything that go test knows, and what was missing for it
 	@missing=$$(mktemp) && status=0; \
 	SANDWICH_MISSING=$$missing $(GO) test $(PKG) || status=$$?; \
+	if [ '$(PKG)' = ./... ]; then (cd $(SUITES) && SANDWICH_MISSING=$$missing $(GO) test ./...) || status=$$?; fi; \
 	if [ -s $$missing ]; then \
 	  echo; echo "Not tested, because this machine lacks:"; \
 	  sort -u $$missing | awk -F': skips ' '{ n[$$1]++; t[$$1] = t[$$1] "\n      " $$2 } END { for (w in n) print "  " w " (" n[w] " skipped)" t[w] }'; \
@@ -30,6 +34,7 @@ test: vet ## everything that go test knows, and what was missing for it
 
 vet:
 	$(GO) vet $(PKG)
+	if [ '$(PKG)' = ./... ]; then cd $(SUITES) && $(GO) vet ./...; fi
 
 race: ## the same with the race detector
 	$(GO) test -race $(PKG)

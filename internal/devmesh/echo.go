@@ -40,7 +40,9 @@ func (m *Mesh) app(workload string) (*app, error) {
 			h = own
 		}
 	}
-	a := &app{addr: l.Addr().String(), server: &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}}
+	a := &app{addr: l.Addr().String(), server: &http.Server{Handler: h, Protocols: new(http.Protocols), ReadHeaderTimeout: 10 * time.Second}}
+	a.server.Protocols.SetHTTP1(true)
+	a.server.Protocols.SetUnencryptedHTTP2(true)
 	go a.server.Serve(l)
 	m.apps[workload] = a
 	return a, nil
