@@ -138,7 +138,7 @@ func (c *Chain) Conn(conn *Conn) error {
 // Request runs the request phase, first filter first, up to the first Reply.
 func (c *Chain) Request(s *Stream) *Reply {
 	run := c.enter(s, PhaseRequest)
-	sample := s.sample()
+	sample := s.sample() || s.Watched
 	for i := int(run.next[PhaseRequest]); i < len(c.request); i++ {
 		st := &c.request[i]
 		run.next[PhaseRequest] = uint8(i + 1)
@@ -200,7 +200,7 @@ func (c *Chain) Response(s *Stream) *Reply {
 		run.repliedAt = 0
 		return nil
 	}
-	sample := s.sample()
+	sample := s.sample() || s.Watched
 	for i := int(run.next[PhaseResponse]); i < len(c.response); i++ {
 		st := &c.response[i]
 		run.next[PhaseResponse] = uint8(i + 1)
@@ -275,6 +275,9 @@ func (c *Chain) Done(s *Stream) {
 // SeesRequest reports whether a filter may have changed the head: then the
 // engine looks the route up again.
 func (c *Chain) SeesRequest() bool { return len(c.request) > 0 }
+
+// SeesResponse reports whether a filter looks at response heads.
+func (c *Chain) SeesResponse() bool { return len(c.response) > 0 }
 
 // SeesRequestBody tells the engine whether to ask the chain.
 func (c *Chain) SeesRequestBody() bool { return len(c.requestBody) > 0 }

@@ -22,9 +22,12 @@ type Stream struct {
 	Attempts []Attempt    // what was tried upstream
 	Fault    *fault.Fault // why the stream failed, if it did
 	Upgraded bool         // the body phases are over; bytes are relayed
+	Watched  bool         // a sample: each filter is timed, and the decision recorded
+	Times    Times        // where the time since Start went
 
 	// Guarded by the lane, or by who holds the stream for it (a Worker).
 	engine Engine
+	spent  time.Duration // since Start: what Times has
 	runs   [levels]run
 	chunk  *message.Chunk // what a body phase works on
 	tick   uint8          // calls until the next one that is timed
@@ -52,14 +55,23 @@ type run struct {
 // A RouteInfo is what a stream's route tells filters, logs and the engine. It
 // is immutable.
 type RouteInfo struct {
-	Service string // the service that the request came for
-	Name    string // the route object
-	Rule    string // the rule's name or number
-	Backend string // the chosen backend
+	Service string   // the service that the request came for
+	Name    string   // the route object
+	Rule    string   // the rule's name or number
+	Backend string   // the chosen backend
+	To      *Service // whose that is; nil if nobody knows
 
 	Retry      RetryPolicy   // nil: a failed attempt is final
 	Timeout    time.Duration // for the request; 0: none
 	TryTimeout time.Duration // for one attempt; 0: none
+}
+
+// A Service is one port of a service as filters, metrics and records name it. It
+// is immutable.
+type Service struct {
+	Namespace, Name string
+	Host            string // as clusters know it: reviews.shop.svc.cluster.local
+	Port            uint16
 }
 
 // An Engine runs streams.
@@ -89,6 +101,7 @@ func (s *Stream) Reset() {
 	s.Start, s.Deadline = time.Time{}, time.Time{}
 	clear(s.Attempts)
 	s.Attempts, s.Fault, s.Upgraded = s.Attempts[:0], nil, false
+	s.Watched, s.Times, s.spent = false, Times{}, 0
 	s.engine, s.chunk = nil, nil
 	for i := range s.runs {
 		r := &s.runs[i]

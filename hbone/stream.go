@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sandwich-mesh/sandwich/hbone/peer"
 	"github.com/sandwich-mesh/sandwich/internal/h2"
@@ -48,6 +49,7 @@ type streamTunnel struct {
 	// be aborted meanwhile.
 	mu     sync.Mutex
 	conn   *clientConn // with s
+	at     time.Time   // …and since when
 	s      *h2.Stream  // nil until there is a connection; never changes after
 	gone   bool        // aborted before it had a stream
 	failed error       // why it never got one; delivered by Notified
@@ -89,8 +91,20 @@ func (t *streamTunnel) attach(tn *turn.Turn, c *clientConn, fields []h2.Field) e
 	if err != nil {
 		return err
 	}
-	t.s, t.conn = s, c
+	t.s, t.conn, t.at = s, c, tn.Now()
 	return nil
+}
+
+// Attached says when a mesh connection took a tunnel that we open: zero if none
+// has yet, false if it needs none.
+func Attached(tun Tunnel) (at time.Time, mesh bool) {
+	t, ok := tun.(*streamTunnel)
+	if !ok {
+		return time.Time{}, false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.at, true
 }
 
 // Draining reports whether a tunnel that is open lives on a mesh connection

@@ -27,7 +27,7 @@ func (x *exchange) forward(t *turn.Turn) {
 		x.req.ExpectContinue = false
 		x.down.writeContinue(t)
 	}
-	x.state = xConnecting
+	x.to(t, xConnecting)
 	x.started = t.Now()
 	x.request.sent = 0
 	x.tried = e
@@ -55,7 +55,7 @@ func (x *exchange) Ready(t *turn.Turn) {
 // send writes what there is of the request.
 func (x *exchange) send(t *turn.Turn) {
 	r := &x.request
-	x.state = xSending
+	x.to(t, xSending)
 	bodiless := r.bodyEnd || r.rawEnd && r.raw == nil && !x.svc.Chain.SeesRequestBody() && !x.route.Chain.SeesRequestBody()
 	if bodiless && len(r.body) == 0 && x.req.Trailer.Len() == 0 {
 		r.bodyEnd, r.rawEnd = true, false
@@ -98,6 +98,7 @@ func (x *exchange) Failed(t *turn.Turn, f *fault.Fault) {
 		return
 	}
 	sent := x.call.Progress()
+	x.spend(t)
 	x.call = nil
 	x.retry(t, x.record(t, 0, f, sent))
 }
@@ -108,6 +109,7 @@ func (x *exchange) failed(t *turn.Turn, f *fault.Fault) {
 		return
 	}
 	sent := x.call.Progress()
+	x.spend(t)
 	x.call.Cancel(t)
 	x.call = nil
 	x.retry(t, x.record(t, 0, f, sent))
@@ -167,7 +169,7 @@ func (x *exchange) mayRetry(a *filters.Attempt) (time.Duration, bool) {
 // again makes the next attempt, now or after a while.
 func (x *exchange) again(t *turn.Turn, wait time.Duration) {
 	x.p.stats.Retries.Add(1)
-	x.state = xConnecting
+	x.to(t, xConnecting)
 	if wait <= 0 {
 		x.forward(t)
 		return

@@ -10,6 +10,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/internal/wheel"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
 	"github.com/sandwich-mesh/sandwich/proxy/upstream"
@@ -80,9 +81,10 @@ type downstream interface {
 // with the lane held; each does its step and returns.
 type exchange struct {
 	// Set while it is in use.
-	p    *Proxy
-	down downstream
-	svc  *snapshot.Service
+	p      *Proxy
+	down   downstream
+	svc    *snapshot.Service
+	source *measure.Source
 
 	// Atomic: who comes from another goroutine finds the lane here, and looks
 	// again when it has it. Nil while the exchange is in the pool.
@@ -113,6 +115,8 @@ type exchange struct {
 	pending phase        // the phase in which a filter waits; noPhase if none does
 	gaveUp  *fault.Fault // why it ends as soon as a Worker has returned
 	failing bool         // an answer to a fault is being made; a second fault cuts
+	outcome Outcome      // what observers are shown
+	uses    uint32       // since the last request that was watched
 	reason  string       // why a filter replied, for the log
 }
 
@@ -122,9 +126,14 @@ const maxAttempts = 16
 // newExchange takes an exchange from the pool for the next request of in.
 func (p *Proxy) newExchange(t *turn.Turn, in *inner) *exchange {
 	x := p.exchanges.Get().(*exchange)
-	x.p, x.down, x.svc = p, in, in.svc
+	x.p, x.down, x.svc, x.source = p, in, in.svc, in.source
 	x.state = xNew
 	x.stream.Bind(x)
+	if p.Watch > 0 {
+		if x.uses++; x.uses >= p.Watch {
+			x.uses, x.stream.Watched = 0, true
+		}
+	}
 	x.stream.Request, x.stream.Peer, x.stream.Start = &x.req, in.tun.Peer(), t.Now()
 	x.lane.Store(&in.Lane)
 	return x
@@ -162,7 +171,8 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 	if !x.may(t, evRequestHead) {
 		return
 	}
-	x.state = xFiltering
+	x.to(t, xFiltering)
+	x.request.head = r.Header.Size()
 	x.request.ended = end
 	x.request.rawEnd = end
 	sanitize(r)
@@ -176,7 +186,7 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 	}
 	x.random = rand.Uint32()
 	x.findRoute() // provisional: filters of the service's chain see it
-	x.afterRequest(t, serviceRequest, x.svc.Chain.Request(&x.stream))
+	x.afterRequest(t, serviceRequest, x.requestPhase(x.svc.Chain))
 }
 
 // sanitize removes what a client must not tell: who it is, is told by the mesh.
@@ -184,6 +194,7 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 // section 7.8): switched connections are not carried.
 func sanitize(r *message.Request) {
 	r.Header.DelKnown(message.XForwardedClientCert)
+	identify(r)
 	r.Upgrade = nil
 }
 
@@ -212,7 +223,7 @@ func (x *exchange) afterRequest(t *turn.Turn, ph phase, reply *filters.Reply) {
 			return
 		}
 		x.setDeadline(t)
-		x.afterRequest(t, routeRequest, x.route.Chain.Request(&x.stream))
+		x.afterRequest(t, routeRequest, x.requestPhase(x.route.Chain))
 	default:
 		x.request.filtered = true
 		x.forward(t)
@@ -268,6 +279,7 @@ func (x *exchange) Expired(t *turn.Turn, _ *wheel.Timer) {
 		x.tryUntil = time.Time{}
 		x.failed(t, fault.Wrap(fault.TryTimeout, fault.Upstream, nil))
 	case due(x.retryAt, now):
+		x.spend(t)
 		x.retryAt = time.Time{}
 		x.forward(t)
 	}
@@ -299,6 +311,7 @@ func (x *exchange) finish(t *turn.Turn, keep bool) {
 	if x.state == xOver {
 		return
 	}
+	x.spendNow(stageOf[x.state])
 	x.state = xOver
 	if x.armed {
 		x.p.wheel.Stop(&x.timer)
@@ -354,7 +367,7 @@ func (x *exchange) Notified(*turn.Turn) {
 	x.p.dropBody(&x.request)
 	x.response.drop()
 	p := x.p
-	x.p, x.down, x.svc, x.route, x.call, x.tried = nil, nil, nil, nil, nil, nil
+	x.p, x.down, x.svc, x.source, x.route, x.call, x.tried = nil, nil, nil, nil, nil, nil, nil
 	x.request, x.response = requestSide{}, responseSide{}
 	x.deadline, x.tryUntil, x.retryAt, x.started = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	x.armed, x.failing, x.reason = false, false, ""

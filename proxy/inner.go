@@ -8,6 +8,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/wheel"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/http1"
+	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
 )
@@ -46,6 +47,7 @@ type inner struct {
 	x       *exchange // nil between exchanges
 	snap    *snapshot.Snapshot
 	svc     *snapshot.Service
+	source  *measure.Source // who calls, by the snapshot
 	timer   wheel.Timer
 	since   time.Time // of the head or the idleness that timer watches
 	waitsAt timerFor
@@ -236,6 +238,7 @@ func (in *inner) pin() {
 	}
 	in.snap = cur
 	in.svc, _ = cur.Service(in.tun.Peer().Destination, in.tun.Peer().Host)
+	in.source = in.p.sourceOf(cur, in.tun.Peer())
 	if old != nil {
 		old.Unpin()
 	}

@@ -1,25 +1,88 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone/peer"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/measure"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
+	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
 )
 
 // An Outcome is what became of one request. It and what its Stream refers to
 // die when the observer returns.
 type Outcome struct {
-	Stream   *filters.Stream
-	Status   int    // 0 if no head was sent
-	Reason   string // why a filter or this proxy answered; "" if the endpoint did
-	Sent     int64  // response body bytes
-	Duration time.Duration
+	Stream  *filters.Stream
+	Source  *measure.Source   // who called; nil if the connection has not told yet
+	Service *snapshot.Service // what was asked for; nil if it is not ours any more
+	Random  uint32            // what chose the weighted backend
+
+	Status    int // 0 if no head was sent
+	GRPC      int // grpc-status; -1 if there was none, or gRPC was not spoken
+	Protocol  measure.Protocol
+	Reason    string // why a filter or this proxy answered; "" if the endpoint did
+	Exhausted bool   // it failed after as many attempts as its route grants
+
+	Received     int64 // request body bytes
+	ReceivedHead int   // bytes of the head
+	Sent         int64 // response body bytes
+	SentHead     int   // bytes of the head
+	Duration     time.Duration
 }
 
-// observe turns the facts that the events left into counts and a record. It is
+// Kind is the kind of fault that the request ended with, or measure.NoFault.
+func (o *Outcome) Kind() fault.Kind {
+	if f := o.Stream.Fault; f != nil {
+		return f.Kind
+	}
+	return measure.NoFault
+}
+
+// To is the service that the request went to, or was bound for; nil if nobody
+// knows.
+func (o *Outcome) To() *filters.Service {
+	if r := o.Stream.Route; r != nil && r.To != nil {
+		return r.To
+	}
+	if o.Service != nil {
+		return o.Service.Info
+	}
+	return nil
+}
+
+// Last is the last attempt, or nil.
+func (o *Outcome) Last() *filters.Attempt {
+	if n := len(o.Stream.Attempts); n > 0 {
+		return &o.Stream.Attempts[n-1]
+	}
+	return nil
+}
+
+// Failed reports whether this is what people call an error: a failure of ours or
+// of the endpoint, or an answer of ours that says no.
+func (o *Outcome) Failed() bool {
+	return o.Stream.Fault != nil || o.Status >= 500 || o.Status == 0 ||
+		o.Reason != "" && o.Status >= 400 || serverFault(o.GRPC)
+}
+
+// serverFault reports whether a gRPC status says that the server failed, by the
+// OpenTelemetry convention.
+func serverFault(grpc int) bool {
+	switch grpc {
+	case 2, 4, 12, 13, 14, 15: // unknown, deadline, unimplemented, internal, unavailable, data loss
+		return true
+	}
+	return false
+}
+
+// observe turns the facts that the events left into counts and records. It is
 // the only place that does.
 func (x *exchange) observe(*turn.Turn) {
 	p := x.p
@@ -27,16 +90,70 @@ func (x *exchange) observe(*turn.Turn) {
 	if f := x.stream.Fault; f != nil {
 		p.stats.Faults[f.Kind].Add(1)
 	}
-	if p.Observe == nil {
+	o := &x.outcome // an observer is not known, so it would escape
+	*o = Outcome{
+		Stream: &x.stream, Source: x.source, Service: x.svc, Random: x.random,
+		Status: x.response.status, GRPC: -1, Reason: x.reason, Exhausted: x.exhausted(),
+		Received: x.request.bytes, ReceivedHead: x.request.head,
+		Sent: x.response.bytes, SentHead: x.response.head,
+		Duration: x.stream.Times.Sum(),
+	}
+	x.speaksGRPC(o)
+	x.measure(o)
+	if p.Observe != nil {
+		p.Observe(o)
+	}
+	*o = Outcome{}
+}
+
+// measure counts a request in the mesh's metrics.
+func (x *exchange) measure(o *Outcome) {
+	if x.source == nil {
 		return
 	}
-	p.Observe(&Outcome{
-		Stream:   &x.stream,
-		Status:   x.response.status,
-		Reason:   x.reason,
-		Sent:     x.response.bytes,
-		Duration: time.Since(x.stream.Start),
-	})
+	r := measure.Request{
+		Source: x.source, To: o.To(), Protocol: o.Protocol, Code: o.Status, GRPC: o.GRPC,
+		Fault: o.Kind(), Exhausted: o.Exhausted, Duration: o.Duration,
+		Received: o.Received + int64(o.ReceivedHead), Sent: o.Sent + int64(o.SentHead),
+	}
+	if a := o.Last(); a != nil {
+		r.At = a.Workload
+	}
+	x.p.meter.Request(&r)
+}
+
+// exhausted reports whether there would have been another attempt if the route
+// granted more.
+func (x *exchange) exhausted() bool {
+	n := len(x.attempts)
+	return n > 1 && x.stream.Fault != nil && x.attempts[n-1].Fault == x.stream.Fault
+}
+
+var grpcType = []byte("application/grpc")
+
+// speaksGRPC finds out whether gRPC was spoken, and what its status was.
+func (x *exchange) speaksGRPC(o *Outcome) {
+	v, _ := x.req.Header.ValueOf(message.ContentType)
+	if !bytes.HasPrefix(v, grpcType) {
+		return
+	}
+	o.Protocol = measure.GRPC
+	status, ok := x.resp.Trailer.ValueOf(message.GRPCStatus)
+	if !ok {
+		status, ok = x.resp.Header.ValueOf(message.GRPCStatus)
+	}
+	if n, err := strconv.ParseUint(string(status), 10, 7); ok && err == nil {
+		o.GRPC = int(n)
+	}
+}
+
+// sourceOf says who is at the other end of a tunnel.
+func (p *Proxy) sourceOf(s *snapshot.Snapshot, info *peer.Info) *measure.Source {
+	var w *filters.Workload
+	if info.Network == "" { // an address of another network names nobody here
+		w = s.Workload(info.Client().Addr().Unmap())
+	}
+	return p.meter.Source(info, w)
 }
 
 // panicked counts and tells a panic that was caught at an exchange's boundary.

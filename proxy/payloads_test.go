@@ -65,6 +65,7 @@ func (m *message) field(name, value string) {
 	case "host":
 		m.host = value
 	case "content-length", "transfer-encoding", "connection":
+	case "x-request-id": // the proxy's, and another each time
 	default:
 		m.fields = append(m.fields, name+": "+value)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/http1"
+	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
 )
 
@@ -28,8 +29,13 @@ type Options struct {
 	Certificates *hbone.Certificates
 	// Registry says which filters this binary has.
 	Registry filters.Registry
-	// Metrics is where counters of filters go; nil for a registry of its own.
+	// Metrics is where everything is counted; nil for a registry of its own.
 	Metrics *metrics.Registry
+	// Zone is where this proxy runs, for counting bytes between zones.
+	Zone string
+	// Watch is how many requests share one that is watched: each of its filters
+	// is timed, and its Outcome says so. 1 watches all, 0 none.
+	Watch uint32
 
 	// TunnelPort is where node tunnels listen on endpoints; 0 means 15008.
 	TunnelPort uint16
@@ -68,6 +74,7 @@ type Proxy struct {
 	wheel   *wheel.Wheel
 	limits  *http1.Limits
 	workers *workers
+	meter   *measure.Meter
 	stats   Stats
 
 	exchanges sync.Pool
@@ -88,6 +95,7 @@ type Stats struct {
 	Retries    atomic.Int64
 	ReplayOver atomic.Int64 // requests whose body found no room for another attempt
 	Panics     atomic.Int64
+	Documents  atomic.Int64 // applied
 	Impossible atomic.Int64 // events that the state table forbids
 	Faults     [fault.Kinds]atomic.Int64
 }
@@ -111,6 +119,11 @@ func New(o Options) *Proxy {
 	if p.limits == nil {
 		p.limits = http1.DefaultLimits() // one for all connections
 	}
+	if p.Metrics == nil {
+		p.Metrics = new(metrics.Registry)
+	}
+	p.meter = measure.New(p.Metrics, measure.Options{Zone: o.Zone})
+	p.Metrics.Collect(p)
 	p.exchanges.New = func() any { return new(exchange) }
 	p.snap.Store(snapshot.Empty())
 	driven := wire.Options{Wheel: p.wheel, Tick: tickEvery}
@@ -132,7 +145,7 @@ func New(o Options) *Proxy {
 	p.env = snapshot.Env{
 		Registry:   o.Registry,
 		Shared:     new(refpool.Pool),
-		Metrics:    o.Metrics,
+		Metrics:    p.Metrics,
 		Pool:       p.pool,
 		TunnelPort: o.TunnelPort,
 		Sandwiched: o.Sandwiched,
@@ -159,6 +172,7 @@ func (p *Proxy) Apply(c *config.Config) []config.Problem {
 	old := p.snap.Load()
 	next, problems := snapshot.Compile(c, old, p.env)
 	p.snap.Store(next)
+	p.stats.Documents.Add(1)
 	old.Retire()
 	p.mu.Lock()
 	all := make([]*inner, 0, len(p.inners))

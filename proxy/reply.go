@@ -19,10 +19,11 @@ func (x *exchange) reply(t *turn.Turn, r *filters.Reply) {
 		x.cut(t)
 		return
 	}
+	x.spend(t)
 	x.dropAttempt(t)
 	x.reason = r.Reason
 	x.setResponse(r)
-	x.state = xResponding
+	x.to(t, xResponding)
 	x.startResponse(t)
 }
 
@@ -59,6 +60,7 @@ func (x *exchange) fail(t *turn.Turn, f *fault.Fault) {
 	if x.state == xOver {
 		return
 	}
+	x.spend(t)
 	if x.pending != noPhase || f.Status() == 0 {
 		x.stream.Cancel(f)
 	}
@@ -76,7 +78,7 @@ func (x *exchange) fail(t *turn.Turn, f *fault.Fault) {
 	switch {
 	case f.Status() == 0: // nobody is left to answer
 		x.dropAttempt(t)
-		x.state = xDone
+		x.to(t, xDone)
 		x.finish(t, false)
 	case x.state >= xStreaming || x.failing:
 		x.cut(t)
@@ -89,7 +91,7 @@ func (x *exchange) fail(t *turn.Turn, f *fault.Fault) {
 // cut ends the exchange in the middle of its response.
 func (x *exchange) cut(t *turn.Turn) {
 	x.dropAttempt(t)
-	x.state = xDone
+	x.to(t, xDone)
 	x.down.cut(t)
 	x.finish(t, false)
 }

@@ -40,6 +40,9 @@ type requestSide struct {
 	once    bool   // body is too long to be kept when it has been sent
 	spent   bool   // some of what was sent is no longer in body: no replay
 	charged int    // what this request counts in the budget
+
+	head  int   // bytes of the head as it came
+	bytes int64 // body bytes received
 }
 
 // requestChunk brings body bytes. While a filter waits they are held; what is
@@ -50,6 +53,7 @@ func (x *exchange) requestChunk(t *turn.Turn, c *message.Chunk) {
 	}
 	t.Event()
 	x.request.ended = c.End
+	x.request.bytes += int64(len(c.Data))
 	if x.state == xDone { // thrown away
 		x.down.consume(t, len(c.Data))
 		if c.End {
@@ -104,7 +108,10 @@ func (x *exchange) requestBodyPhase(t *turn.Turn, ph phase, chain *filters.Chain
 	if !chain.SeesRequestBody() {
 		return true
 	}
-	switch r := chain.RequestBody(&x.stream, c); r {
+	x.spendNow(stageOf[x.state])
+	r := chain.RequestBody(&x.stream, c)
+	x.spendNow(filters.StageFilters)
+	switch r {
 	case nil:
 		return true
 	case filters.Wait:

@@ -21,6 +21,7 @@ type responseSide struct {
 	waits  heldChunk
 	owed   int   // received bytes whose credit has not gone back
 	bytes  int64 // body bytes written downstream
+	head   int   // bytes of the head that went downstream
 }
 
 func (r *responseSide) drop() {
@@ -60,7 +61,7 @@ func (x *exchange) Head(t *turn.Turn, r *message.Response, end bool) {
 	if end {
 		x.call = nil // it is over: the connection may serve another
 	}
-	x.state = xResponding
+	x.to(t, xResponding)
 	x.response.ended = end
 	if x.pending != noPhase {
 		x.response.due = true
@@ -74,9 +75,9 @@ func (x *exchange) startResponse(t *turn.Turn) {
 	x.stream.Response = &x.resp
 	ph, reply := serviceResponse, (*filters.Reply)(nil)
 	if x.route != nil {
-		ph, reply = routeResponse, x.route.Chain.Response(&x.stream)
+		ph, reply = routeResponse, x.responsePhase(x.route.Chain)
 	} else if x.svc != nil {
-		reply = x.svc.Chain.Response(&x.stream)
+		reply = x.responsePhase(x.svc.Chain)
 	}
 	x.afterResponse(t, ph, reply)
 }
@@ -89,7 +90,7 @@ func (x *exchange) afterResponse(t *turn.Turn, ph phase, reply *filters.Reply) {
 	case reply != nil:
 		x.reply(t, reply)
 	case ph == routeResponse:
-		x.afterResponse(t, serviceResponse, x.svc.Chain.Response(&x.stream))
+		x.afterResponse(t, serviceResponse, x.responsePhase(x.svc.Chain))
 	default:
 		x.commit(t)
 	}
@@ -98,7 +99,7 @@ func (x *exchange) afterResponse(t *turn.Turn, ph phase, reply *filters.Reply) {
 // commit sends the head downstream. From here on there is no other attempt.
 func (x *exchange) commit(t *turn.Turn) {
 	r := &x.response
-	x.state = xStreaming
+	x.to(t, xStreaming)
 	if !x.request.spent {
 		x.request.spent = true
 		x.p.dropReplay(&x.request)
@@ -111,7 +112,7 @@ func (x *exchange) commit(t *turn.Turn) {
 		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
 		return
 	}
-	r.status = x.resp.Status
+	r.status, r.head = x.resp.Status, x.resp.Header.Size()
 	switch {
 	case end:
 		x.respond(t)
@@ -188,7 +189,10 @@ func (x *exchange) responseBodyPhase(t *turn.Turn, ph phase, chain *filters.Chai
 	if !chain.SeesResponseBody() {
 		return true
 	}
-	switch r := chain.ResponseBody(&x.stream, c); r {
+	x.spendNow(stageOf[x.state])
+	r := chain.ResponseBody(&x.stream, c)
+	x.spendNow(filters.StageFilters)
+	switch r {
 	case nil:
 		return true
 	case filters.Wait:
@@ -230,7 +234,7 @@ func (x *exchange) respond(t *turn.Turn) {
 		x.call.Cancel(t)
 		x.call = nil
 	}
-	x.state = xDone
+	x.to(t, xDone)
 	if x.request.ended || x.request.broken || !x.mayDiscard() {
 		x.finish(t, x.request.ended)
 		return

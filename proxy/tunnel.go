@@ -37,7 +37,7 @@ func (p *Proxy) openTunnel(t *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler,
 		snap.Unpin()
 		return nil, p.refuse(503, fault.Wrap(fault.NotImplemented, fault.Local, errors.New(svc.Name+" speaks a protocol that is not carried yet")))
 	}
-	in := &inner{p: p, tun: tun, snap: snap, svc: svc}
+	in := &inner{p: p, tun: tun, snap: snap, svc: svc, source: p.sourceOf(snap, tun.Peer())}
 	in.codec.Init(tun, in, p.limits)
 	in.watch(t, forIdle)
 	p.remember(in)

@@ -73,6 +73,7 @@ func (x *exchange) resume(t *turn.Turn, s *filters.Stream, gen uint64) {
 	}
 	ph := x.pending
 	x.pending = noPhase
+	x.stream.Spend(filters.StageFilters, t.Now().Sub(x.stream.Start))
 	x.stream.Attempts = x.attempts
 	switch {
 	case x.gaveUp != nil:
@@ -100,13 +101,13 @@ func (x *exchange) goOn(t *turn.Turn, ph phase, reply *filters.Reply) {
 	}
 	switch ph {
 	case serviceRequest:
-		x.afterRequest(t, ph, x.svc.Chain.Request(&x.stream))
+		x.afterRequest(t, ph, x.requestPhase(x.svc.Chain))
 	case routeRequest:
-		x.afterRequest(t, ph, x.route.Chain.Request(&x.stream))
+		x.afterRequest(t, ph, x.requestPhase(x.route.Chain))
 	case routeResponse:
-		x.afterResponse(t, ph, x.route.Chain.Response(&x.stream))
+		x.afterResponse(t, ph, x.responsePhase(x.route.Chain))
 	case serviceResponse:
-		x.afterResponse(t, ph, x.svc.Chain.Response(&x.stream))
+		x.afterResponse(t, ph, x.responsePhase(x.svc.Chain))
 	case serviceBody, routeBody:
 		x.filterRequestBody(t, ph, &x.request.waits.Chunk)
 		if x.pending == noPhase {

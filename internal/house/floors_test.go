@@ -26,9 +26,9 @@ var floors = []struct {
 	{2, "hbone proxy/http1 proxy/http2"},
 	{3, "filters"},
 	{4, "filters/* wasm proxy/route proxy/upstream"},
-	{5, "proxy/snapshot bench/account"},
+	{5, "proxy/snapshot proxy/measure bench/account"},
 	{6, "proxy controller/* bench/*"},
-	{7, "controller proxy/explain internal/filesource internal/admin internal/devmesh bench internal/house"},
+	{7, "controller proxy/explain proxy/accesslog internal/filesource internal/admin internal/devmesh bench internal/house"},
 	{8, "cmd/* examples/* internal/interop"},
 }
 

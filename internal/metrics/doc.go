@@ -1,13 +1,14 @@
 // Package metrics counts, without locks and without knowing who reads.
 //
-// It has no exposition format: Each hands every series out with its name and
-// labels, and who serves them writes them as its readers want.
+// It knows no names: who counts chooses them. Expose writes every series in the
+// text formats of Prometheus and of OpenMetrics; who serves it is elsewhere.
 //
 // # Memory
 //
 // A series lives as long as its Registry. A Registry holds at most MaxSeries;
 // beyond that all new series of a family share one, labelled overflow="true",
-// so that no client can grow the process by varying a label.
+// so that no client can grow the process by varying a label. A Collector bounds
+// its own.
 //
 // # Concurrency
 //

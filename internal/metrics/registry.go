@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// MaxSeries is how many series a Registry holds.
+// MaxSeries is how many series a Registry holds, besides those of collectors.
 const MaxSeries = 10_000
 
 // A Label is one dimension of a series.
@@ -24,8 +24,10 @@ const (
 	HistogramType
 )
 
+func (t Type) String() string { return [...]string{"counter", "gauge", "histogram"}[t] }
+
 // A Series is one line of a family: one of Counter, Gauge and Histogram is set,
-// by its type.
+// by its type, or none and then Number is the value.
 type Series struct {
 	Name, Help string
 	Type       Type
@@ -33,15 +35,35 @@ type Series struct {
 	Counter    *Counter
 	Gauge      *Gauge
 	Histogram  *Histogram
+	Number     float64
 }
+
+// Value returns the present value; of a histogram, how many observations.
+func (s *Series) Value() float64 {
+	switch {
+	case s.Counter != nil:
+		return float64(s.Counter.Value())
+	case s.Gauge != nil:
+		return float64(s.Gauge.Value())
+	case s.Histogram != nil:
+		return float64(s.Histogram.Count())
+	}
+	return s.Number
+}
+
+// A Collector has series of its own: figures that others keep, or series whose
+// labels many families share. It calls f for each while it runs, those of a
+// family one after the other, and no family may be another's.
+type Collector interface{ Collect(f func(*Series)) }
 
 // A Registry holds series by name and labels. The zero value is ready.
 type Registry struct {
 	overflowed Counter
 
-	mu     sync.Mutex
-	series map[string]*Series // by name and labels
-	types  map[string]Type    // by name
+	mu         sync.Mutex
+	series     map[string]*Series // by name and labels
+	types      map[string]Type    // by name
+	collectors []Collector
 }
 
 // overflow labels the series that stands for all that found no room.
@@ -58,20 +80,25 @@ func (r *Registry) Gauge(name, help string, labels ...Label) *Gauge {
 	return r.find(name, help, GaugeType, labels, func(s *Series) { s.Gauge = new(Gauge) }).Gauge
 }
 
-// Histogram is like Counter, for a histogram. The bounds must ascend; those of
-// the first call with these labels count.
-func (r *Registry) Histogram(name, help string, bounds []float64, labels ...Label) *Histogram {
-	if !slices.IsSorted(bounds) {
-		panic(fmt.Sprintf("histogram %s: bounds do not ascend", name))
-	}
-	return r.find(name, help, HistogramType, labels, func(s *Series) { s.Histogram = newHistogram(bounds) }).Histogram
+// Histogram is like Counter, for a histogram; the bounds of the first call with
+// these labels count.
+func (r *Registry) Histogram(name, help string, bounds *Bounds, labels ...Label) *Histogram {
+	return r.find(name, help, HistogramType, labels, func(s *Series) { s.Histogram = NewHistogram(bounds) }).Histogram
+}
+
+// Collect adds a collector, whose series come after the Registry's own.
+func (r *Registry) Collect(c Collector) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.collectors = append(r.collectors, c)
 }
 
 // Overflowed counts the series that found no room.
 func (r *Registry) Overflowed() uint64 { return r.overflowed.Value() }
 
-// Each calls f for every series, by name, then in the order of their labels.
-// Series made meanwhile may be missing.
+// Each calls f for every series: the Registry's own by name, then in the order of
+// their labels, and then those of collectors. Series made meanwhile may be
+// missing.
 func (r *Registry) Each(f func(*Series)) {
 	r.mu.Lock()
 	keys := make([]string, 0, len(r.series))
@@ -83,9 +110,13 @@ func (r *Registry) Each(f func(*Series)) {
 	for i, k := range keys {
 		all[i] = r.series[k]
 	}
+	collectors := slices.Clone(r.collectors)
 	r.mu.Unlock()
 	for _, s := range all {
 		f(s)
+	}
+	for _, c := range collectors {
+		c.Collect(f)
 	}
 }
 

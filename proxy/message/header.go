@@ -134,7 +134,10 @@ func (h *Header) SetBytes(name string, value []byte) bool { return set(h, name, 
 // Add appends a field, as Set does otherwise.
 func (h *Header) Add(name, value string) bool { return add(h, name, value) }
 
-// AddBytes is Add for views; the bytes are copied.
+// AddBytes is Add for views; the bytes are copied. Inlined into another package
+// it would make the caller's views escape.
+//
+//go:noinline
 func (h *Header) AddBytes(name, value []byte) bool { return add(h, name, value) }
 
 // Del removes every field of that name.

@@ -93,26 +93,32 @@ func (b *builder) member(s *config.Service, w *config.Workload, addr netip.AddrP
 	if weight == 0 {
 		return upstream.Address{}, false
 	}
-	id, err := peer.NewID(w.TrustDomain, w.Namespace, w.ServiceAccount)
 	m := upstream.Address{
 		Addr:      addr,
 		Weight:    weight,
 		Unhealthy: w.Health == config.Unhealthy,
-		Workload: &filters.Workload{
-			Name: w.Name, Namespace: w.Namespace, ID: id,
-			Region: w.Locality.Region, Zone: w.Locality.Zone, Subzone: w.Locality.Subzone,
-			Labels: w.Labels,
-		},
+		Workload:  b.known[w],
 	}
 	if w.Protocol == config.ProtocolTCP || b.env.Sandwiched {
 		return m, true
 	}
-	if err != nil {
+	if m.Workload.ID.IsZero() {
 		m.Unhealthy = true // nobody could prove to be it; the document's checks have told
 	}
 	m.Tunnel = netip.AddrPortFrom(addr.Addr(), b.env.TunnelPort)
-	m.Expect = b.expected(s, id)
+	m.Expect = b.expected(s, m.Workload.ID)
 	return m, true
+}
+
+// known says what is known of a workload. One whose identity is none has the zero
+// ID; the document's checks have told.
+func known(w *config.Workload) *filters.Workload {
+	id, _ := peer.NewID(w.TrustDomain, w.Namespace, w.ServiceAccount)
+	return &filters.Workload{
+		Name: w.Name, Namespace: w.Namespace, ID: id,
+		Region: w.Locality.Region, Zone: w.Locality.Zone, Subzone: w.Locality.Subzone,
+		Labels: w.Labels,
+	}
 }
 
 // nameless makes an address without a workload an endpoint. Without one of the

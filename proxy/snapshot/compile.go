@@ -49,6 +49,7 @@ func Compile(c *config.Config, prev *Snapshot, env Env) (*Snapshot, []config.Pro
 	b := &builder{env: env, c: settled.Config, out: &Snapshot{
 		settled: settled,
 		byAddr:  map[netip.AddrPort]*Service{},
+		callers: map[netip.Addr]*filters.Workload{},
 		byHost:  map[hostPort]*Service{},
 	}}
 	b.out.pins.Store(1)
@@ -63,8 +64,10 @@ type builder struct {
 	out *Snapshot
 
 	workloads map[config.Key]*config.Workload
+	known     map[*config.Workload]*filters.Workload
 	byAddress map[netip.Addr]*config.Workload
 	services  map[config.Key]*config.Service
+	infos     map[string]*filters.Service
 	backends  map[string]*upstream.Backend
 	members   map[*upstream.Backend][]upstream.Address
 }
@@ -88,16 +91,18 @@ func (b *builder) build() {
 
 func (b *builder) index() {
 	b.workloads = map[config.Key]*config.Workload{}
+	b.known = map[*config.Workload]*filters.Workload{}
 	b.byAddress = map[netip.Addr]*config.Workload{}
 	b.services = map[config.Key]*config.Service{}
+	b.infos = map[string]*filters.Service{}
 	b.backends = map[string]*upstream.Backend{}
 	b.members = map[*upstream.Backend][]upstream.Address{}
 	for _, w := range b.c.Workloads {
 		b.workloads[w.Key()] = w
+		b.known[w] = known(w)
 		for _, a := range w.Addresses {
-			if _, taken := b.byAddress[a]; !taken {
-				b.byAddress[a] = w
-			}
+			setFirst(b.byAddress, a, w)
+			setFirst(b.out.callers, a, b.known[w])
 		}
 	}
 	for _, s := range b.c.Services {
@@ -109,7 +114,7 @@ func (b *builder) index() {
 // name. The first service that wants an address has it; the document's checks
 // have told of the others.
 func (b *builder) service(s *config.Service, port *config.ServicePort) {
-	v := &Service{Name: portName(s, port), Protocol: protocolOf(port)}
+	v := &Service{Name: portName(s, port), Protocol: protocolOf(port), Info: b.info(s, port)}
 	v.Chain = b.guard(s, v.Name)
 	b.routes(v, s, port)
 	b.out.services = append(b.out.services, v)
@@ -129,6 +134,19 @@ func setFirst[K comparable, V any](m map[K]V, k K, v V) {
 
 func portName(s *config.Service, port *config.ServicePort) string {
 	return fmt.Sprintf("%s/%s:%d", s.Namespace, s.Name, port.Port)
+}
+
+// info says what metrics, logs and records call a service's port.
+func (b *builder) info(s *config.Service, port *config.ServicePort) *filters.Service {
+	name := portName(s, port)
+	if b.infos[name] == nil {
+		info := &filters.Service{Namespace: s.Namespace, Name: s.Name, Port: uint16(port.Port)}
+		if len(s.Hostnames) > 0 {
+			info.Host = s.Hostnames[0]
+		}
+		b.infos[name] = info
+	}
+	return b.infos[name]
 }
 
 func protocolOf(port *config.ServicePort) Protocol { return protocols[port.Speaks()] }

@@ -46,6 +46,7 @@ var noFilters = func() *filters.Chain {
 func (b *builder) routes(v *Service, s *config.Service, port *config.ServicePort) {
 	at := b.c.RoutesAt(s, port)
 	own := b.defaultRule(v.Name, b.serviceBackend(s, port), speaks(port))
+	own.routes[0].Info.To = v.Info
 	v.http = b.requests(v.Name, &at, own)
 	v.tcp = own
 	switch {
@@ -161,6 +162,7 @@ func (b *builder) route(service string, src *source, to *sourceBackend) *Route {
 		return out
 	}
 	out.Backend, out.Speaks = b.serviceBackend(target, port), speaks(port)
+	out.Info.To = b.info(target, port)
 	if len(src.filters)+len(to.filters) > 0 {
 		fb := b.filterBuilder(filters.RouteLevel)
 		if err := addFilters(fb, src.meta, src.filters, to.filters); err != nil {

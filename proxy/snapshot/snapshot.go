@@ -20,7 +20,8 @@ type Snapshot struct {
 	byHost   map[hostPort]*Service
 	services []*Service
 	backends []*upstream.Backend
-	held     []io.Closer // backends and chains: given up with the snapshot
+	callers  map[netip.Addr]*filters.Workload // who may be at the other end, by address
+	held     []io.Closer                      // backends and chains: given up with the snapshot
 
 	// Atomic: how many hold it, one of them for its being the current one.
 	pins atomic.Int64
@@ -48,6 +49,7 @@ const (
 type Service struct {
 	Name     string // namespace/name:port
 	Protocol Protocol
+	Info     *filters.Service // nil for a pod
 	// Chain guards the service: it runs before anything can answer 404.
 	Chain *filters.Chain
 
@@ -128,6 +130,9 @@ func (s *Snapshot) Service(addr netip.AddrPort, host string) (*Service, bool) {
 	v, ok := s.byAddr[addr]
 	return v, ok
 }
+
+// Workload returns who is at an address, by the document; nil if nobody knows.
+func (s *Snapshot) Workload(addr netip.Addr) *filters.Workload { return s.callers[addr] }
 
 // Route resolves a request to its route, weighted backend choice included. It
 // reports false if there are routes and none matches.

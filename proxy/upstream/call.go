@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"time"
+
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
@@ -22,6 +24,9 @@ type Call interface {
 	Consume(t *turn.Turn, n int)
 	// Progress says how far the request got, for the retry decision.
 	Progress() filters.Progress
+	// Attached says when a mesh connection took the call: zero if none has yet,
+	// false if it needs none.
+	Attached() (at time.Time, mesh bool)
 	// Reused reports whether the connection had served another call before.
 	Reused() bool
 	// Cancel gives the call up; no event follows.

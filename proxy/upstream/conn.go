@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
@@ -91,10 +92,11 @@ func (c *conn) adopt(t *turn.Turn, lane *turn.Lane, h CallHandler) bool {
 	return true
 }
 
-func (c *conn) Endpoint() *Endpoint        { return c.ep }
-func (c *conn) Reused() bool               { return c.reused }
-func (c *conn) Progress() filters.Progress { return c.progress }
-func (c *conn) Buffered() int              { return c.tun.Buffered() }
+func (c *conn) Endpoint() *Endpoint         { return c.ep }
+func (c *conn) Attached() (time.Time, bool) { return hbone.Attached(c.tun) }
+func (c *conn) Reused() bool                { return c.reused }
+func (c *conn) Progress() filters.Progress  { return c.progress }
+func (c *conn) Buffered() int               { return c.tun.Buffered() }
 
 // WriteHead sends the request head.
 func (c *conn) WriteHead(t *turn.Turn, r *message.Request, end bool) error {

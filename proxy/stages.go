@@ -1,0 +1,79 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
+)
+
+// stageOf says where the time in a state goes. xConnecting has three stages.
+// It is never written.
+var stageOf = [states]filters.Stage{
+	xNew:        filters.StageAccept,
+	xFiltering:  filters.StageFilters,
+	xConnecting: filters.StageConnect,
+	xSending:    filters.StageFirstByte,
+	xResponding: filters.StageFilters,
+	xStreaming:  filters.StageBody,
+	xDone:       filters.StageBody,
+	xOver:       filters.StageBody,
+}
+
+// to changes the state: what went before was a stage, which ends now.
+//
+// Stages end at the clock of the turn, which costs nothing: what takes long
+// leaves the turn. Only where filters run, and at the end, is a clock read for
+// it.
+func (x *exchange) to(t *turn.Turn, s state) {
+	x.spend(t)
+	x.state = s
+}
+
+// spend ends the stage of the present state.
+func (x *exchange) spend(t *turn.Turn) {
+	now := t.Now().Sub(x.stream.Start)
+	if x.state != xConnecting {
+		x.stream.Spend(stageOf[x.state], now)
+		return
+	}
+	if x.call == nil {
+		x.stream.Spend(filters.StageBackoff, now)
+		return
+	}
+	at, mesh := x.call.Attached()
+	switch {
+	case !mesh:
+		x.stream.Spend(filters.StageConnect, now)
+	case at.IsZero():
+		x.stream.Spend(filters.StagePool, now)
+	default:
+		x.stream.Spend(filters.StagePool, at.Sub(x.stream.Start))
+		x.stream.Spend(filters.StageConnect, now)
+	}
+}
+
+// spendNow ends a stage by a look at the clock.
+func (x *exchange) spendNow(s filters.Stage) { x.stream.Spend(s, time.Since(x.stream.Start)) }
+
+// requestPhase and responsePhase run a chain, and time it if it has anything to
+// run. What went before in this turn were the others of its connection.
+func (x *exchange) requestPhase(c *filters.Chain) *filters.Reply {
+	if !c.SeesRequest() {
+		return c.Request(&x.stream)
+	}
+	x.spendNow(filters.StageQueue)
+	r := c.Request(&x.stream)
+	x.spendNow(filters.StageFilters)
+	return r
+}
+
+func (x *exchange) responsePhase(c *filters.Chain) *filters.Reply {
+	if !c.SeesResponse() {
+		return c.Response(&x.stream)
+	}
+	x.spendNow(filters.StageQueue)
+	r := c.Response(&x.stream)
+	x.spendNow(filters.StageFilters)
+	return r
+}
