@@ -3,6 +3,8 @@ package hbone
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -32,19 +34,11 @@ func newRelayed(t *testing.T) *relayed {
 	var mesh, plain *testPool
 	join := func(p **testPool, d func() *Dest, done chan error) func(tn *turn.Turn, tun Tunnel) (TunnelHandler, error) {
 		return func(tn *turn.Turn, tun Tunnel) (TunnelHandler, error) {
-			rl, near, far := NewRelay(tun, func(tn *turn.Turn, err error) {
-				if err != nil {
-					err = &Refusal{503, err.Error()}
-				}
-				Answer(tn, tun, err)
-			})
-			rl.Lock()
-			defer rl.Unlock()
+			f := Forwarding{Open: func(far TunnelHandler) Tunnel { return (*p).Open(tn, d(), far) }}
 			if done != nil {
-				rl.Done = func(err error) { done <- err }
+				f.Done = func(err error) { done <- err }
 			}
-			rl.Join((*p).Open(tn, d(), far))
-			return near, ErrLater
+			return Forward(tun, f)
 		}
 	}
 	app := NewPlainDest(netip.MustParseAddrPort(r.app.Addr().String()))
@@ -222,6 +216,21 @@ func TestRelayRefused(t *testing.T) {
 	}
 }
 
+// An ownedRelay is a relay and what it told its owner.
+type ownedRelay struct {
+	turn.Lane
+	Relay
+	opened []error
+	done   int
+	peeked []string
+}
+
+func (o *ownedRelay) FarOpened(_ *turn.Turn, err error) { o.opened = append(o.opened, err) }
+func (o *ownedRelay) RelayDone(*turn.Turn)              { o.done++ }
+func (o *ownedRelay) Peek(_ *turn.Turn, fromFar bool, p []byte, end bool) {
+	o.peeked = append(o.peeked, fmt.Sprintf("%v %s %v", fromFar, p, end))
+}
+
 // A fakeTunnel remembers what is done to it.
 type fakeTunnel struct {
 	Tunnel
@@ -230,6 +239,7 @@ type fakeTunnel struct {
 	consumed int
 	ended    bool
 	aborted  uint32
+	h        TunnelHandler
 }
 
 func (f *fakeTunnel) Peer() *peer.Info                { return &peer.Info{} }
@@ -238,13 +248,17 @@ func (f *fakeTunnel) Buffered() int                   { return f.buffered }
 func (f *fakeTunnel) Consume(_ *turn.Turn, n int)     { f.consumed += n }
 func (f *fakeTunnel) CloseWrite(*turn.Turn)           { f.ended = true }
 func (f *fakeTunnel) Abort(_ *turn.Turn, code uint32) { f.aborted = code }
+func (f *fakeTunnel) Handle(h TunnelHandler)          { f.h = h }
 
 // TestRelayCredit: credit returns for what the other side does not hold, and
 // what comes before it is open is kept.
 func TestRelayCredit(t *testing.T) {
 	near, far := &fakeTunnel{}, &fakeTunnel{}
 	var tn turn.Turn
-	r, nh, fh := NewRelay(near, nil)
+	var o ownedRelay
+	r := &o.Relay
+	r.Init(&o.Lane, near, &o)
+	nh, fh := r.Near(), r.Far()
 	r.Join(far)
 	r.Hold([]byte("head "))
 	nh.Data(&tn, []byte("early"), true)
@@ -266,7 +280,88 @@ func TestRelayCredit(t *testing.T) {
 		t.Errorf("consumed %d, want 10", far.consumed)
 	}
 	fh.Closed(&tn, &ResetError{CodeCancel})
-	if near.aborted != CodeCancel {
+	if near.aborted != CodeConnect {
 		t.Errorf("near was aborted with %d", near.aborted)
+	}
+	nh.Closed(&tn, ErrLocalAbort)
+	if n, f := r.Bytes(); o.done != 1 || n != 5 || f != 10 {
+		t.Errorf("done %d times, %d and %d bytes", o.done, n, f)
+	}
+}
+
+// TestRelayGate: what comes is held and looked at; then it goes on, or to
+// somebody else with the tunnel.
+func TestRelayGate(t *testing.T) {
+	for _, let := range []bool{false, true} {
+		near, far := &fakeTunnel{}, &fakeTunnel{}
+		var tn turn.Turn
+		var o, next ownedRelay
+		r := &o.Relay
+		r.Init(&o.Lane, near, &o)
+		r.Gate(&o)
+		r.Join(far)
+		r.Near().Data(&tn, []byte("ab"), false)
+		r.Far().Opened(&tn)
+		r.Near().Data(&tn, []byte("c"), true)
+		r.Far().Data(&tn, []byte("xyz"), false)
+		if got := fmt.Sprint(o.peeked); got != "[false ab false false c true true xyz false]" {
+			t.Errorf("peeked %s", got)
+		}
+		if near.consumed+far.consumed+near.wrote.Len()+far.wrote.Len() != 0 || far.ended {
+			t.Error("the gate is open")
+		}
+		if !let {
+			r.Open(&tn)
+			if near.wrote.String() != "xyz" || far.wrote.String() != "abc" || !far.ended || near.consumed != 3 || far.consumed != 3 {
+				t.Errorf("wrote %q and %q, ended %v, consumed %d and %d", near.wrote.String(), far.wrote.String(), far.ended, near.consumed, far.consumed)
+			}
+			continue
+		}
+		next.Relay.Init(&next.Lane, near, &next)
+		third := &fakeTunnel{}
+		next.Relay.JoinOpen(&tn, r.LetNear(next.Relay.Near()), Detached{Tunnel: third})
+		if third.wrote.String() != "abc" || !third.ended || near.h != next.Relay.Near() {
+			t.Errorf("handed over %q, ended %v", third.wrote.String(), third.ended)
+		}
+		stale := r.Near() // an event that was on its way
+		stale.Left(&tn)
+		stale.Closed(&tn, ErrLocalAbort)
+		if third.aborted != CodeConnect {
+			t.Error("a stale event was lost")
+		}
+		d := r.LetFar(&ownHandler{})
+		if string(d.Held) != "xyz" || d.Ended {
+			t.Errorf("handed over %q, ended %v", d.Held, d.Ended)
+		}
+		buf.Put(d.Held)
+	}
+}
+
+// An ownHandler handles a tunnel that a relay let go of.
+type ownHandler struct{ deaf }
+
+// TestRelayAgain: a far tunnel that cannot be opened makes room for another.
+func TestRelayAgain(t *testing.T) {
+	near, first, second := &fakeTunnel{}, &fakeTunnel{}, &fakeTunnel{}
+	var tn turn.Turn
+	var o ownedRelay
+	r := &o.Relay
+	r.Init(&o.Lane, near, &o)
+	r.Join(first)
+	r.Near().Data(&tn, []byte("early"), false)
+	broken := errors.New("no way")
+	r.Far().Closed(&tn, broken)
+	if len(o.opened) != 1 || o.opened[0] != broken || r.FarJoined() || near.aborted != 0 {
+		t.Fatalf("told %v, joined %v", o.opened, r.FarJoined())
+	}
+	r.Join(second)
+	r.Far().Opened(&tn)
+	if second.wrote.String() != "early" || near.consumed != 5 || !r.FarOpen() {
+		t.Errorf("wrote %q, consumed %d", second.wrote.String(), near.consumed)
+	}
+	r.Near().Closed(&tn, &ResetError{CodeCancel})
+	r.Far().Closed(&tn, ErrLocalAbort)
+	if n, f := r.Errs(); o.done != 1 || n == nil || f != ErrLocalAbort || second.aborted != CodeConnect {
+		t.Errorf("done %d times, %v and %v", o.done, n, f)
 	}
 }

@@ -72,17 +72,10 @@ func (t *nodeTunnel) accept(tn *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandle
 	if err != nil {
 		return nil, err
 	}
-	r, near, far := hbone.NewRelay(tun, func(tn *turn.Turn, err error) {
-		if err != nil {
-			err = &hbone.Refusal{Status: 503, Reason: err.Error()}
-		}
-		hbone.Answer(tn, tun, err)
+	return hbone.Forward(tun, hbone.Forwarding{
+		Head: head,
+		Open: func(far hbone.TunnelHandler) hbone.Tunnel { return t.pool.Open(tn, d, far) },
 	})
-	r.Lock()
-	defer r.Unlock()
-	r.Hold(head)
-	r.Join(t.pool.Open(tn, d, far))
-	return near, hbone.ErrLater
 }
 
 // destination says where a tunnel goes, and with which bytes it begins there.

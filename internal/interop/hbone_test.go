@@ -85,14 +85,9 @@ func (h *hop) accept(tn *turn.Turn, near hbone.Tunnel) (hbone.TunnelHandler, err
 	h.mu.Lock()
 	h.heard = append(h.heard, *near.Peer())
 	h.mu.Unlock()
-	r, in, out := hbone.NewRelay(near, func(tn *turn.Turn, err error) { hbone.Answer(tn, near, err) })
-	r.Lock()
-	defer r.Unlock()
-	r.Join(h.pool.Open(tn, h.far, out))
-	if near.Peer().How != peer.HBONE {
-		return in, nil // a TCP connection is open already
-	}
-	return in, hbone.ErrLater
+	return hbone.Forward(near, hbone.Forwarding{Open: func(far hbone.TunnelHandler) hbone.Tunnel {
+		return h.pool.Open(tn, h.far, far)
+	}})
 }
 
 func (h *hop) fault(_ net.Addr, err error) {

@@ -178,16 +178,9 @@ func meshRig(t *testing.T, at netip.AddrPort, id string) (*rig, *hbone.Server) {
 		Certificates: certs(ca, id),
 		Wire:         driven(t),
 		Accept: func(tn *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler, error) {
-			rl, near, far := hbone.NewRelay(tun, func(tn *turn.Turn, err error) {
-				if err != nil {
-					err = &hbone.Refusal{Status: 503, Reason: err.Error()}
-				}
-				hbone.Answer(tn, tun, err)
-			})
-			rl.Lock()
-			defer rl.Unlock()
-			rl.Join(plain.Open(tn, hbone.NewPlainDest(tun.Peer().Destination), far))
-			return near, hbone.ErrLater
+			return hbone.Forward(tun, hbone.Forwarding{Open: func(far hbone.TunnelHandler) hbone.Tunnel {
+				return plain.Open(tn, hbone.NewPlainDest(tun.Peer().Destination), far)
+			}})
 		},
 	})
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
