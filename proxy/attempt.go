@@ -157,9 +157,13 @@ func (x *exchange) retry(t *turn.Turn, a *filters.Attempt) {
 }
 
 // mayRetry is the one place where another attempt is decided. Safe means that
-// no byte of a response has gone downstream and all of the request is at hand;
-// no policy can override that.
+// no byte of a response has gone downstream and all of the request is at hand,
+// and that no endpoint may have switched protocols for it; no policy can override
+// that.
 func (x *exchange) mayRetry(a *filters.Attempt) (time.Duration, bool) {
+	if len(x.req.Upgrade) > 0 && a.Sent != filters.SentNothing {
+		return 0, false
+	}
 	if x.state >= xStreaming || x.request.spent || a.N >= maxAttempts || x.route.Info.Retry == nil {
 		return 0, false
 	}

@@ -41,6 +41,7 @@ var counters = []figure{
 	{"waypoint_distrusted_total", "Clients' mesh connections that ended with their peer's certificate.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().Distrusted })},
 	{"waypoint_reader_parks_total", "Times a reader paused because its bytes found no room.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().Wire.Parks })},
 	{"waypoint_socket_full_total", "Times a socket took no more.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().Wire.Drains })},
+	{"waypoint_upgrades_total", "Requests that became a connection of another protocol.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Upgraded })},
 	{"waypoint_pool_dials_total", "Connections dialled towards endpoints and their node tunnels.", load(func(p *Proxy) *atomic.Int64 { return &p.pool.Stats().Dials })},
 	{"waypoint_pool_dial_errors_total", "Dials and handshakes that failed.", load(func(p *Proxy) *atomic.Int64 { return &p.pool.Stats().DialErrors })},
 	{"waypoint_pool_tunnels_total", "Connections to endpoints asked for.", load(func(p *Proxy) *atomic.Int64 { return &p.pool.Stats().Tunnels })},
@@ -67,7 +68,7 @@ var gauges = []figure{
 	{"waypoint_inner_connections", "Clients' inner connections now.", func(p *Proxy) int64 {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return int64(len(p.inners))
+		return int64(len(p.live))
 	}},
 	{"waypoint_pool_connections", "Mesh connections to node tunnels now.", load(func(p *Proxy) *atomic.Int64 { return &p.pool.Stats().Conns })},
 	{"waypoint_workers_queued", "Filters that wait for a goroutine to work on.", func(p *Proxy) int64 { return p.workers.queued.Load() }},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/internal/wheel"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
@@ -27,6 +28,7 @@ const (
 	xSending                 // the request is on its way; no response head yet
 	xResponding              // response head: response phases
 	xStreaming               // committed: the head has gone downstream
+	xUpgraded                // both sides speak another protocol now: bytes are relayed
 	xDone                    // the response is complete; the rest of the request is thrown away
 	xOver                    // nothing may happen any more
 	states
@@ -58,6 +60,7 @@ var allowed = [states]uint16{
 	xSending:    1<<evRequestChunk | 1<<evRequestBroken | 1<<evInformational | 1<<evResponseHead | 1<<evFailed,
 	xResponding: 1<<evRequestChunk | 1<<evRequestBroken | 1<<evResponseChunk | 1<<evFailed,
 	xStreaming:  1<<evRequestChunk | 1<<evRequestBroken | 1<<evResponseChunk | 1<<evFailed,
+	xUpgraded:   0,
 	xDone:       1<<evRequestChunk | 1<<evRequestBroken,
 	xOver:       0,
 }
@@ -73,6 +76,9 @@ type downstream interface {
 	consume(t *turn.Turn, n int)
 	// cut ends it in the middle of a message.
 	cut(t *turn.Turn)
+	// upgrade hands the connection, or the stream, to h once a head of status 101
+	// has been written. Of its events only done follows.
+	upgrade(t *turn.Turn, h hbone.TunnelHandler) hbone.Detached
 	// done says that the exchange is over; keep, that the next may follow.
 	done(t *turn.Turn, keep bool)
 }
@@ -105,12 +111,14 @@ type exchange struct {
 
 	request  requestSide
 	response responseSide
+	joined   *hbone.Relay // of an exchange that was upgraded
 
-	timer    wheel.Timer // the first of the three times below
+	timer    wheel.Timer // the first of the times below, and those of timeouts.go
 	armed    bool
 	deadline time.Time // of the request; zero: none
 	tryUntil time.Time // of the attempt; zero: none
 	retryAt  time.Time // end of the back-off; zero: not waiting
+	moved    time.Time // when a byte last moved, as far as somebody wants to know
 
 	pending phase        // the phase in which a filter waits; noPhase if none does
 	gaveUp  *fault.Fault // why it ends as soon as a Worker has returned
@@ -175,7 +183,10 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 	x.request.head = r.Header.Size()
 	x.request.ended = end
 	x.request.rawEnd = end
-	sanitize(r)
+	x.sanitize(r)
+	if lim := &x.p.timeouts; lim.Body > 0 || lim.Stream > 0 {
+		x.watchIdle(t)
+	}
 	if x.svc == nil {
 		x.fail(t, fault.Wrap(fault.NotOurs, fault.Local, nil))
 		return
@@ -190,12 +201,10 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 }
 
 // sanitize removes what a client must not tell: who it is, is told by the mesh.
-// An offer to switch protocols is not passed on, as a recipient may do (RFC 9110,
-// section 7.8): switched connections are not carried.
-func sanitize(r *message.Request) {
+func (x *exchange) sanitize(r *message.Request) {
 	r.Header.DelKnown(message.XForwardedClientCert)
 	identify(r)
-	r.Upgrade = nil
+	x.p.offer(r)
 }
 
 // findRoute looks the route up and lets filters see it.
@@ -243,7 +252,7 @@ func (x *exchange) setDeadline(t *turn.Turn) {
 // arm sets the timer for whatever is due first.
 func (x *exchange) arm(t *turn.Turn) {
 	at := x.deadline
-	for _, other := range [...]time.Time{x.tryUntil, x.retryAt} {
+	for _, other := range [...]time.Time{x.tryUntil, x.retryAt, x.bodyUntil(), x.idleAt()} {
 		if !other.IsZero() && (at.IsZero() || other.Before(at)) {
 			at = other
 		}
@@ -282,6 +291,11 @@ func (x *exchange) Expired(t *turn.Turn, _ *wheel.Timer) {
 		x.spend(t)
 		x.retryAt = time.Time{}
 		x.forward(t)
+	case due(x.bodyUntil(), now):
+		x.fail(t, errBodyLate)
+	case due(x.idleAt(), now):
+		x.moved = time.Time{}
+		x.fail(t, errStreamIdle)
 	}
 	if x.state != xOver {
 		x.arm(t)
@@ -367,9 +381,9 @@ func (x *exchange) Notified(*turn.Turn) {
 	x.p.dropBody(&x.request)
 	x.response.drop()
 	p := x.p
-	x.p, x.down, x.svc, x.source, x.route, x.call, x.tried = nil, nil, nil, nil, nil, nil, nil
+	x.p, x.down, x.svc, x.source, x.route, x.call, x.tried, x.joined = nil, nil, nil, nil, nil, nil, nil, nil
 	x.request, x.response = requestSide{}, responseSide{}
-	x.deadline, x.tryUntil, x.retryAt, x.started = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	x.deadline, x.tryUntil, x.retryAt, x.started, x.moved = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	x.armed, x.failing, x.reason = false, false, ""
 	x.pending, x.gaveUp, x.state = noPhase, nil, xNew
 	p.exchanges.Put(x)
@@ -397,6 +411,9 @@ func (x *exchange) abandon(t *turn.Turn) {
 	x.state = xOver
 	x.p.wheel.Stop(&x.timer)
 	x.dropAttempt(t)
+	if x.joined != nil {
+		x.joined.Abort(t, hbone.CodeInternal)
+	}
 	x.stream.Cancel(f)
 	if x.pending == noPhase || x.stream.Abandon() {
 		x.stream.Attempts, x.stream.Fault = x.attempts, f

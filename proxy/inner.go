@@ -21,10 +21,6 @@ var (
 )
 
 const (
-	// HeaderTimeout bounds the time from the first byte of a head to its last.
-	HeaderTimeout = 10 * time.Second
-	// IdleTimeout is how long a client's connection may be unused.
-	IdleTimeout = time.Hour
 	// lingerTime is how long a connection that we have ended may stay without
 	// the client's end and without its reading any of what we sent.
 	lingerTime = 5 * time.Second
@@ -58,6 +54,7 @@ type inner struct {
 	fin     bool // the client has ended its side
 	closing bool // ours is ended; what still comes is thrown away
 	over    bool
+	to      hbone.TunnelHandler // who has the tunnel, once the connection speaks something else
 }
 
 // A timerFor says what an inner's timer is for.
@@ -75,8 +72,24 @@ func (in *inner) Opened(*turn.Turn) {}
 
 // Data feeds the codec. What is not request body is done with at once.
 func (in *inner) Data(t *turn.Turn, p []byte, end bool) {
+	if to := in.data(t, p, end); to != nil {
+		to.Data(t, p, end)
+	}
+}
+
+// data returns who has the tunnel if that is somebody else by now: an event may
+// have been on its way.
+func (in *inner) data(t *turn.Turn, p []byte, end bool) hbone.TunnelHandler {
 	in.Lock()
 	defer in.Unlock()
+	if in.to == nil {
+		in.feed(t, p, end)
+		return nil
+	}
+	return in.to
+}
+
+func (in *inner) feed(t *turn.Turn, p []byte, end bool) {
 	defer in.rescue(t)
 	if in.closing || in.over {
 		in.tun.Consume(t, len(p))
@@ -129,17 +142,19 @@ func (in *inner) watch(t *turn.Turn, what timerFor) {
 		return
 	}
 	in.waitsAt = what
-	in.p.wheel.Set(&in.timer, in, in.limit())
+	if d := in.limit(); d > 0 {
+		in.p.wheel.Set(&in.timer, in, d)
+	}
 }
 
 func (in *inner) limit() time.Duration {
 	switch in.waitsAt {
 	case forHead:
-		return HeaderTimeout
+		return in.p.timeouts.Head
 	case forLinger:
 		return lingerTime
 	}
-	return IdleTimeout
+	return in.p.timeouts.Idle
 }
 
 // Expired looks whether what the timer watches has really lasted that long.
@@ -150,7 +165,11 @@ func (in *inner) Expired(t *turn.Turn, _ *wheel.Timer) {
 	if in.over || in.waitsAt == forNothing {
 		return
 	}
-	if left := in.limit() - t.Now().Sub(in.since); left > 0 {
+	d := in.limit()
+	if d == 0 {
+		return
+	}
+	if left := d - t.Now().Sub(in.since); left > 0 {
 		in.p.wheel.Set(&in.timer, in, left)
 		return
 	}
@@ -195,11 +214,17 @@ func (in *inner) linger(t *turn.Turn) {
 // Left: the client has read. That may be what the next pipelined request
 // waited for.
 func (in *inner) Left(t *turn.Turn) {
+	if to := in.left(t); to != nil {
+		to.Left(t)
+	}
+}
+
+func (in *inner) left(t *turn.Turn) hbone.TunnelHandler {
 	in.Lock()
 	defer in.Unlock()
 	defer in.rescue(t)
-	if in.over {
-		return
+	if in.over || in.to != nil {
+		return in.to
 	}
 	if in.x != nil {
 		in.x.left(t)
@@ -208,13 +233,23 @@ func (in *inner) Left(t *turn.Turn) {
 		in.stalled = false
 		in.goOn(t)
 	}
+	return nil
 }
 
 // Closed: the tunnel is over, in order or not.
 func (in *inner) Closed(t *turn.Turn, err error) {
+	if to := in.closed(t, err); to != nil {
+		to.Closed(t, err)
+	}
+}
+
+func (in *inner) closed(t *turn.Turn, err error) hbone.TunnelHandler {
 	in.Lock()
 	defer in.Unlock()
-	defer in.p.forget(in)
+	if in.to != nil {
+		return in.to
+	}
+	defer in.forget()
 	defer in.rescue(t)
 	in.over = true
 	in.p.wheel.Stop(&in.timer)
@@ -223,7 +258,10 @@ func (in *inner) Closed(t *turn.Turn, err error) {
 		in.x.downstreamClosed(t, err)
 	}
 	in.codec.Release()
+	return nil
 }
+
+func (in *inner) forget() { in.p.forget(in, in.snap) }
 
 // pin takes the snapshot of the moment, if it has changed.
 func (in *inner) pin() {
@@ -340,11 +378,27 @@ func (in *inner) cut(t *turn.Turn) {
 	}
 }
 
+// upgrade hands the tunnel to h: what comes from now on is another protocol's.
+func (in *inner) upgrade(t *turn.Turn, h hbone.TunnelHandler) hbone.Detached {
+	in.p.wheel.Stop(&in.timer)
+	in.waitsAt = forNothing
+	held, _ := in.codec.Detach()
+	in.tun.Consume(t, in.held-len(held))
+	in.held, in.to = 0, h
+	in.tun.Handle(h)
+	return hbone.Detached{Tunnel: in.tun, Held: held, Ended: in.fin}
+}
+
 // done is told when the exchange is over. A pipelined request begins at the
 // turn's top level: the upstream connection that this one used is free by then,
 // and a client that pipelines cannot make the stack deep.
 func (in *inner) done(t *turn.Turn, keep bool) {
 	in.x = nil
+	if in.to != nil { // and with the exchange the tunnel is over
+		in.over = true
+		in.forget()
+		return
+	}
 	if in.over {
 		return
 	}

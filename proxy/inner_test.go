@@ -442,18 +442,10 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// TestNotCarried: what would need another protocol is not begun.
-func TestNotCarried(t *testing.T) {
-	inFakeTime(t, rigOptions{}, func(a *app) {
-		q, _ := a.request()
-		a.reply(200, q.Header.Get("Upgrade")+q.Header.Get("Connection"))
-	}, func(r *rig) {
+// TestNoInnerConnect: a CONNECT inside a tunnel is not carried.
+func TestNoInnerConnect(t *testing.T) {
+	inFakeTime(t, rigOptions{}, echo, func(r *rig) {
 		c := r.open(serviceA)
-		c.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-		if got := c.wantStatus(200); got != "" {
-			t.Errorf("the offer went on: %q", got)
-		}
-		c = r.open(serviceA)
 		c.send("CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n")
 		c.wantStatus(501)
 	})

@@ -30,9 +30,9 @@ type Outcome struct {
 	Reason    string // why a filter or this proxy answered; "" if the endpoint did
 	Exhausted bool   // it failed after as many attempts as its route grants
 
-	Received     int64 // request body bytes
+	Received     int64 // request body bytes, and what came behind an upgrade
 	ReceivedHead int   // bytes of the head
-	Sent         int64 // response body bytes
+	Sent         int64 // the same of the response
 	SentHead     int   // bytes of the head
 	Duration     time.Duration
 }
@@ -97,6 +97,10 @@ func (x *exchange) observe(*turn.Turn) {
 		Received: x.request.bytes, ReceivedHead: x.request.head,
 		Sent: x.response.bytes, SentHead: x.response.head,
 		Duration: x.stream.Times.Sum(),
+	}
+	if x.joined != nil {
+		near, far := x.joined.Bytes()
+		o.Received, o.Sent = o.Received+near, o.Sent+far
 	}
 	x.speaksGRPC(o)
 	x.measure(o)

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,6 +52,11 @@ type Options struct {
 	MaxConns int
 	// Limits of inner HTTP/1 connections; nil for the defaults.
 	Limits *http1.Limits
+	// Timeouts in place of the defaults.
+	Timeouts Timeouts
+	// Upgrades lists what clients may switch a connection to; nil for
+	// "websocket" alone, as in Istio.
+	Upgrades []string
 
 	// Guard adds filters to every service's chain.
 	Guard func(b *filters.Builder, service string) error
@@ -68,14 +75,15 @@ type Options struct {
 // A Proxy is the waypoint: it serves tunnels by the snapshot of the moment.
 type Proxy struct {
 	Options
-	server  *hbone.Server
-	pool    *hbone.Pool
-	env     snapshot.Env
-	wheel   *wheel.Wheel
-	limits  *http1.Limits
-	workers *workers
-	meter   *measure.Meter
-	stats   Stats
+	server   *hbone.Server
+	pool     *hbone.Pool
+	env      snapshot.Env
+	wheel    *wheel.Wheel
+	limits   *http1.Limits
+	workers  *workers
+	meter    *measure.Meter
+	timeouts Timeouts // with the defaults; 0 is never
+	stats    Stats
 
 	exchanges sync.Pool
 	replay    atomic.Int64 // request bytes kept for another attempt
@@ -85,14 +93,21 @@ type Proxy struct {
 
 	applying sync.Mutex // one Apply at a time
 
-	mu     sync.Mutex
-	inners map[*inner]struct{}
+	mu   sync.Mutex
+	live map[liveConn]struct{}
+}
+
+// A liveConn is a client's connection inside a tunnel, of whatever protocol.
+type liveConn interface {
+	// repin is asked by Apply: who is unused takes the new snapshot.
+	repin()
 }
 
 // Stats count what the engine did.
 type Stats struct {
 	Requests   atomic.Int64
 	Retries    atomic.Int64
+	Upgraded   atomic.Int64 // requests that became another protocol's connection
 	ReplayOver atomic.Int64 // requests whose body found no room for another attempt
 	Panics     atomic.Int64
 	Documents  atomic.Int64 // applied
@@ -109,12 +124,13 @@ const tickEvery = time.Second
 // New returns a proxy that knows no service yet: it refuses every tunnel.
 func New(o Options) *Proxy {
 	p := &Proxy{
-		Options: o,
-		wheel:   wheel.New(),
-		limits:  o.Limits,
-		workers: newWorkers(maxWorkers),
-		stop:    make(chan struct{}),
-		inners:  map[*inner]struct{}{},
+		Options:  o,
+		wheel:    wheel.New(),
+		limits:   o.Limits,
+		timeouts: o.Timeouts.filled(),
+		workers:  newWorkers(maxWorkers),
+		stop:     make(chan struct{}),
+		live:     map[liveConn]struct{}{},
 	}
 	if p.limits == nil {
 		p.limits = http1.DefaultLimits() // one for all connections
@@ -124,6 +140,9 @@ func New(o Options) *Proxy {
 	}
 	p.meter = measure.New(p.Metrics, measure.Options{Zone: o.Zone})
 	p.Metrics.Collect(p)
+	if o.Upgrades == nil {
+		p.Upgrades = []string{"websocket"}
+	}
 	p.exchanges.New = func() any { return new(exchange) }
 	p.snap.Store(snapshot.Empty())
 	driven := wire.Options{Wheel: p.wheel, Tick: tickEvery}
@@ -175,13 +194,10 @@ func (p *Proxy) Apply(c *config.Config) []config.Problem {
 	p.stats.Documents.Add(1)
 	old.Retire()
 	p.mu.Lock()
-	all := make([]*inner, 0, len(p.inners))
-	for in := range p.inners {
-		all = append(all, in)
-	}
+	all := slices.Collect(maps.Keys(p.live))
 	p.mu.Unlock()
-	for _, in := range all {
-		in.repin()
+	for _, c := range all {
+		c.repin()
 	}
 	return problems
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 )
@@ -76,6 +77,8 @@ func (x *exchange) fail(t *turn.Turn, f *fault.Fault) {
 		x.stream.Fault = f
 	}
 	switch {
+	case x.state == xUpgraded: // RelayDone ends it
+		x.joined.Abort(t, hbone.CodeConnect)
 	case f.Status() == 0: // nobody is left to answer
 		x.dropAttempt(t)
 		x.to(t, xDone)

@@ -58,7 +58,7 @@ func (x *exchange) Head(t *turn.Turn, r *message.Response, end bool) {
 		x.again(t, wait)
 		return
 	}
-	if end {
+	if end && r.Status != 101 {
 		x.call = nil // it is over: the connection may serve another
 	}
 	x.to(t, xResponding)
@@ -114,6 +114,8 @@ func (x *exchange) commit(t *turn.Turn) {
 	}
 	r.status, r.head = x.resp.Status, x.resp.Header.Size()
 	switch {
+	case x.resp.Status == 101:
+		x.relay(t)
 	case end:
 		x.respond(t)
 	case r.ours:
@@ -143,6 +145,7 @@ func (x *exchange) Chunk(t *turn.Turn, c *message.Chunk) {
 		x.response.owed += len(c.Data)
 	}
 	r := &x.response
+	x.move(t)
 	if x.state != xStreaming || x.pending != noPhase || len(r.raw) > 0 {
 		r.raw = buf.Append(r.raw, c.Data)
 		r.rawEnd = c.End

@@ -94,6 +94,7 @@ type outcome struct {
 	status   int
 	kind     fault.Kind // Kinds: none
 	reason   string
+	received int64
 	sent     int64
 	attempts []filters.Attempt
 }
@@ -180,7 +181,7 @@ func (r *rig) close() {
 }
 
 func (r *rig) observe(o *Outcome) {
-	out := outcome{status: o.Status, kind: fault.Kinds, reason: o.Reason, sent: o.Sent}
+	out := outcome{status: o.Status, kind: fault.Kinds, reason: o.Reason, received: o.Received, sent: o.Sent}
 	if o.Stream.Fault != nil {
 		out.kind = o.Stream.Fault.Kind
 	}

@@ -16,6 +16,7 @@ var stageOf = [states]filters.Stage{
 	xSending:    filters.StageFirstByte,
 	xResponding: filters.StageFilters,
 	xStreaming:  filters.StageBody,
+	xUpgraded:   filters.StageBody,
 	xDone:       filters.StageBody,
 	xOver:       filters.StageBody,
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
@@ -29,6 +30,10 @@ func (d *deafDown) consume(_ *turn.Turn, n int)                         { d.cons
 func (d *deafDown) cut(*turn.Turn)                                      { d.cuts++ }
 func (d *deafDown) done(_ *turn.Turn, keep bool)                        { d.dones++; d.kept = keep }
 
+func (d *deafDown) upgrade(*turn.Turn, hbone.TunnelHandler) hbone.Detached {
+	panic("not in this state")
+}
+
 // deafCall is a call that nobody answers.
 type deafCall struct{ cancelled int }
 
@@ -40,9 +45,28 @@ func (c *deafCall) Progress() filters.Progress                         { return 
 func (c *deafCall) Attached() (time.Time, bool)                        { return time.Time{}, false }
 func (c *deafCall) Reused() bool                                       { return false }
 func (c *deafCall) Cancel(*turn.Turn)                                  { c.cancelled++ }
-func (c *deafCall) Endpoint() *upstream.Endpoint                       { return nil }
+func (c *deafCall) Upgrade(*turn.Turn, hbone.TunnelHandler) hbone.Detached {
+	panic("not in this state")
+}
+func (c *deafCall) Endpoint() *upstream.Endpoint { return nil }
 
-var stateNames = [states]string{"new", "filtering", "connecting", "sending", "responding", "streaming", "done", "over"}
+// A loneTunnel leads nowhere.
+type loneTunnel struct {
+	hbone.Tunnel
+	h    hbone.TunnelHandler
+	told bool
+}
+
+func (l *loneTunnel) Abort(t *turn.Turn, _ uint32) {
+	if !l.told {
+		l.told = true
+		t.Notify(l)
+	}
+}
+
+func (l *loneTunnel) Notified(t *turn.Turn) { l.h.Closed(t, hbone.ErrLocalAbort) }
+
+var stateNames = [states]string{"new", "filtering", "connecting", "sending", "responding", "streaming", "upgraded", "done", "over"}
 
 // fire is what brings each event of the table.
 var fire = [events]struct {
@@ -96,6 +120,14 @@ func inState(r *rig, s state) (*exchange, *deafDown, *deafCall) {
 		x.request.filtered = true
 		x.call = call
 	}
+	if s == xUpgraded {
+		near, far := &loneTunnel{}, &loneTunnel{}
+		x.call, x.joined = nil, new(hbone.Relay)
+		x.joined.Init(&in.Lane, near, x)
+		x.tried = r.p.snap.Load().Backends()[0].Endpoints()[0]
+		near.h, far.h = x.joined.Near(), x.joined.Far()
+		x.joined.JoinOpen(&tn, hbone.Detached{Tunnel: near}, hbone.Detached{Tunnel: far})
+	}
 	if s >= xResponding {
 		x.resp.Status, x.resp.Length = 200, 10
 	}
@@ -127,6 +159,9 @@ func TestStateTable(t *testing.T) {
 					lane.Unlock()
 					tn.End()
 					synctest.Wait()
+					if s == xUpgraded { // the tunnels end first
+						ended, over = down.dones, true
+					}
 					allowed := allowed[s]&(1<<e) != 0
 					if panics != 0 {
 						t.Fatalf("panic: %v", r.panics)
@@ -138,7 +173,7 @@ func TestStateTable(t *testing.T) {
 						if !over && x.p != nil || ended != 1 || down.kept {
 							t.Errorf("an event that may not come: over %v, %d ends, kept %v", over, ended, down.kept)
 						}
-						if s > xFiltering && s < xDone && call.cancelled != 1 {
+						if s > xFiltering && s < xUpgraded && call.cancelled != 1 {
 							t.Errorf("the call was cancelled %d times", call.cancelled)
 						}
 					}
@@ -196,6 +231,9 @@ func TestExpiredAnyTime(t *testing.T) {
 				if s == xNew || s == xOver {
 					want = 0
 				}
+				if s == xUpgraded {
+					tn.End()
+				}
 				if down.dones != want {
 					t.Errorf("a deadline that has passed: %d ends, want %d", down.dones, want)
 				}
@@ -212,7 +250,7 @@ func TestTableIsWhole(t *testing.T) {
 		if allowed[s] == 1<<events-1 {
 			t.Errorf("state %s forbids nothing", stateNames[s])
 		}
-		if (allowed[s] == 0) != (s == xOver) {
+		if (allowed[s] == 0) != (s == xOver || s == xUpgraded) { // that one ends with its relay
 			t.Errorf("state %s allows %s", stateNames[s], fmt.Sprintf("%b", allowed[s]))
 		}
 	}

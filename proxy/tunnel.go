@@ -74,16 +74,17 @@ func (p *Proxy) pin() *snapshot.Snapshot {
 	}
 }
 
-// remember and forget keep the set of inner connections, which Apply walks.
-func (p *Proxy) remember(in *inner) {
+// remember and forget keep the set of live connections, which Apply walks, and
+// forget lets go of the snapshot that one pinned.
+func (p *Proxy) remember(c liveConn) {
 	p.mu.Lock()
-	p.inners[in] = struct{}{}
+	p.live[c] = struct{}{}
 	p.mu.Unlock()
 }
 
-func (p *Proxy) forget(in *inner) {
+func (p *Proxy) forget(c liveConn, pinned *snapshot.Snapshot) {
 	p.mu.Lock()
-	delete(p.inners, in)
+	delete(p.live, c)
 	p.mu.Unlock()
-	in.snap.Unpin()
+	pinned.Unpin()
 }

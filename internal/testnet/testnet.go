@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -19,6 +20,7 @@ const Buffer = 64 << 10
 type Conn struct {
 	in, out       *half
 	local, remote net.Addr
+	rst           atomic.Bool // Close is Reset
 }
 
 // Pair returns the two ends of a new connection: the dialling one first.
@@ -146,9 +148,19 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
+// SetLinger makes Close a Reset if sec is 0, as in TCP.
+func (c *Conn) SetLinger(sec int) error {
+	c.rst.Store(sec == 0)
+	return nil
+}
+
 // Close ends both directions. As in TCP, bytes that were never read turn the
 // FIN into a reset.
 func (c *Conn) Close() error {
+	if c.rst.Load() {
+		c.Reset()
+		return nil
+	}
 	unread := false
 	c.in.change(func() { unread = len(c.in.data) > 0; c.in.rclosed = true })
 	c.out.change(func() {

@@ -158,3 +158,16 @@ func TestDeadlineWhileWaiting(t *testing.T) {
 		a.Close()
 	})
 }
+
+func TestLingerMakesCloseAReset(t *testing.T) {
+	for _, sec := range []int{-1, 0} {
+		a, b := Pair()
+		a.Write([]byte("x"))
+		a.SetLinger(sec)
+		a.Close()
+		_, err := io.ReadAll(b)
+		if reset := errors.Is(err, syscall.ECONNRESET); reset != (sec == 0) {
+			t.Errorf("linger %d: the other end read %v", sec, err)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"io"
-	"net"
 	"runtime/debug"
 	"time"
 
@@ -178,7 +177,7 @@ func (c *Conn) release() {
 		if c.closing {
 			c.o.Counters.Unread.Add(1)
 		}
-		if tc, ok := c.nc.(*net.TCPConn); ok {
+		if tc, ok := c.nc.(interface{ SetLinger(sec int) error }); ok {
 			tc.SetLinger(0)
 		}
 	}

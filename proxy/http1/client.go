@@ -199,6 +199,12 @@ func (c *Client) Reusable() bool {
 // Started reports whether a byte of the response to the last request has come.
 func (c *Client) Started() bool { return c.started }
 
+// Switched reports whether the connection awaits Detach.
+func (c *Client) Switched() bool { return c.read == readTunnel }
+
+// Kept returns how many bytes wait for Detach. Their credit should wait too.
+func (c *Client) Kept() int { return c.kept.len() }
+
 // Detach hands over the connection after a 101 or a CONNECT's 2xx, as
 // Server.Detach does.
 func (c *Client) Detach() (rest []byte, ok bool) {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
@@ -31,6 +32,10 @@ type Call interface {
 	Reused() bool
 	// Cancel gives the call up; no event follows.
 	Cancel(t *turn.Turn)
+	// Upgrade hands the connection's tunnel to h, once, after a head of status
+	// 101; the call is over, and no event of it follows. The endpoint counts it
+	// as in use until Endpoint.Release.
+	Upgrade(t *turn.Turn, h hbone.TunnelHandler) hbone.Detached
 	// Endpoint says whom the call is made to.
 	Endpoint() *Endpoint
 }
@@ -43,7 +48,8 @@ type CallHandler interface {
 	NewResponse(t *turn.Turn) *message.Response
 	// Informational brings a 1xx head.
 	Informational(t *turn.Turn, r *message.Response)
-	// Head brings the final head; end says that no body follows.
+	// Head brings the final head; end says that no body follows. Status 101 is
+	// final too: Upgrade or Cancel has to follow.
 	Head(t *turn.Turn, r *message.Response, end bool)
 	// Chunk brings body bytes, a view. With End the call is over.
 	Chunk(t *turn.Turn, c *message.Chunk)

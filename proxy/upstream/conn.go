@@ -25,10 +25,12 @@ var (
 type connState uint8
 
 const (
-	opening connState = iota // no answer to CONNECT yet
-	unused                   // open, kept for the next call
-	serving                  // open, with a call
-	over                     // nothing may be sent any more
+	opening  connState = iota // no answer to CONNECT yet
+	unused                    // open, kept for the next call
+	serving                   // open, with a call
+	switched                  // open, and answered with 101: it waits for Upgrade
+	moved                     // somebody else has the tunnel
+	over                      // nothing may be sent any more
 )
 
 // A conn is an inner HTTP/1 connection to an endpoint, and the call it serves.
@@ -53,10 +55,12 @@ type conn struct {
 	reused   bool
 	started  bool // a byte of the response has arrived
 	progress filters.Progress
-	feeding  int  // response body bytes found in the bytes now being fed
-	owed     int  // response body bytes whose credit has not gone back
-	sentEnd  bool // the request has been written to its end
-	ended    bool // the response has ended; the handler has let go
+	feeding  int                 // response body bytes found in the bytes now being fed
+	owed     int                 // response body bytes whose credit has not gone back
+	sentEnd  bool                // the request has been written to its end
+	ended    bool                // the response has ended; the handler has let go
+	fin      bool                // the far end has finished sending behind its 101
+	to       hbone.TunnelHandler // who has the tunnel, if it was moved
 }
 
 // lock takes whatever lane the connection is in.
@@ -197,17 +201,31 @@ func (c *conn) keep(t *turn.Turn) {
 // Data feeds the codec. Bytes that are not body (heads, chunk sizes) are done
 // with at once; the handler says when body bytes are.
 func (c *conn) Data(t *turn.Turn, p []byte, end bool) {
+	if to, rest := c.take(t, p, end); to != nil {
+		to.Data(t, rest, end)
+	}
+}
+
+// take returns who has the tunnel if that is somebody else by now, and what is
+// his: an event may have been on its way when the tunnel was moved.
+func (c *conn) take(t *turn.Turn, p []byte, end bool) (to hbone.TunnelHandler, rest []byte) {
 	l := c.lock()
 	defer l.Unlock()
 	switch c.state {
-	case serving:
+	case moved:
+		return c.to, p
+	case serving, switched:
 		c.feed(t, p)
+		if c.state == moved && end { // the 101 and the end came in one read
+			return c.to, nil
+		}
 		c.settle(t, end)
 	case unused:
 		c.spoiled(t, len(p) == 0)
 	default:
 		c.tun.Consume(t, len(p))
 	}
+	return nil, nil
 }
 
 func (c *conn) feed(t *turn.Turn, p []byte) {
@@ -216,8 +234,9 @@ func (c *conn) feed(t *turn.Turn, p []byte) {
 	}
 	c.started = true
 	c.feeding = 0
+	kept := c.codec.Kept()
 	c.codec.Feed(t, p)
-	if n := len(p) - c.feeding; n > 0 {
+	if n := len(p) - c.feeding - (c.codec.Kept() - kept); n > 0 {
 		c.tun.Consume(t, n)
 	}
 }
@@ -228,6 +247,8 @@ func (c *conn) settle(t *turn.Turn, end bool) {
 		c.codec.EOF(t) // ends a body that has no other end
 	}
 	switch {
+	case c.state == switched:
+		c.fin = c.fin || end
 	case c.state != serving:
 	case !c.ended && !end:
 	case !c.ended:
@@ -278,7 +299,7 @@ func (c *conn) fail(t *turn.Turn, f *fault.Fault) {
 	c.state, c.h = over, nil
 	c.codec.Release()
 	c.lane.Store(&c.home)
-	if was == serving {
+	if was == serving || was == switched {
 		c.tun.Abort(t, hbone.CodeCancel)
 	}
 	if h != nil || c.ended {
@@ -302,25 +323,49 @@ func (c *conn) endKind() fault.Kind {
 }
 
 func (c *conn) Left(t *turn.Turn) {
+	if to := c.left(t); to != nil {
+		to.Left(t)
+	}
+}
+
+func (c *conn) left(t *turn.Turn) (to hbone.TunnelHandler) {
 	l := c.lock()
 	defer l.Unlock()
 	if c.state == serving && c.h != nil {
 		c.h.Left(t)
 	}
+	return c.to
 }
 
 func (c *conn) Closed(t *turn.Turn, err error) {
+	if to := c.closed(t, err); to != nil {
+		to.Closed(t, err)
+	}
+}
+
+func (c *conn) closed(t *turn.Turn, err error) (to hbone.TunnelHandler) {
 	l := c.lock()
 	defer l.Unlock()
 	switch c.state {
 	case unused:
 		c.state = over
 		c.ep.dropIdle(c)
-	case opening, serving:
+	case opening, serving, switched:
 		c.fail(t, c.classify(err))
 	case over:
 		c.ep.forget(c)
 	}
+	return c.to
+}
+
+// Upgrade hands the tunnel to h after a 101.
+func (c *conn) Upgrade(_ *turn.Turn, h hbone.TunnelHandler) hbone.Detached {
+	held, _ := c.codec.Detach()
+	c.feeding += len(held) // if it is being fed: they are not done with
+	c.state, c.h, c.to = moved, nil, h
+	c.codec.Release()
+	c.tun.Handle(h)
+	return hbone.Detached{Tunnel: c.tun, Held: held, Ended: c.fin}
 }
 
 // classify names why the tunnel ended under a call.
@@ -331,10 +376,7 @@ func (c *conn) classify(err error) *fault.Fault {
 	kind := c.endKind()
 	unprocessed, ok := errors.AsType[*hbone.UnprocessedError](err)
 	if ok {
-		kind = fault.RefusedStream
-		if unprocessed.GoneAway {
-			kind = fault.GoneAway
-		}
+		kind = unprocessedKind(unprocessed)
 	} else if wasReset(err) && kind != fault.StaleConnection {
 		kind = fault.UpstreamReset
 		if c.started {
@@ -345,6 +387,13 @@ func (c *conn) classify(err error) *fault.Fault {
 		kind = openKind(err)
 	}
 	return fault.Wrap(kind, fault.Upstream, fmt.Errorf("endpoint %s: %w", c.ep.key.addr, err))
+}
+
+func unprocessedKind(err *hbone.UnprocessedError) fault.Kind {
+	if err.GoneAway {
+		return fault.GoneAway
+	}
+	return fault.RefusedStream
 }
 
 // wasReset reports whether the far end reset a tunnel: its stream, or its TCP
@@ -382,7 +431,13 @@ func (c *conn) Informational(t *turn.Turn, r *message.Response) { c.h.Informatio
 
 func (c *conn) Response(t *turn.Turn, r *message.Response, end bool) {
 	h := c.h
-	if end {
+	switch {
+	case c.codec.Switched() && !c.sentEnd:
+		c.fail(t, fault.Wrap(fault.UpstreamProtocol, fault.Upstream, fmt.Errorf("endpoint %s: protocol switched before the request's end", c.ep.key.addr)))
+		return
+	case c.codec.Switched():
+		c.state = switched
+	case end:
 		c.ended, c.h = true, nil
 	}
 	h.Head(t, r, end)

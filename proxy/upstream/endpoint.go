@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/hbone/peer"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
 )
 
 const (
@@ -91,6 +94,34 @@ func (e *Endpoint) Open(t *turn.Turn, lane *turn.Lane, h CallHandler) (c Call, r
 		return c, true
 	}
 	return e.dial(t, lane, h), false
+}
+
+// Dial opens a tunnel for h that carries no calls. The endpoint counts it as in
+// use until Release.
+func (e *Endpoint) Dial(t *turn.Turn, h hbone.TunnelHandler) hbone.Tunnel {
+	e.active.Add(1)
+	return e.pool.Open(t, e.dest, h)
+}
+
+// Release says that a tunnel of Dial, or of a Call's Upgrade, is over.
+func (e *Endpoint) Release() { e.active.Add(-1) }
+
+// OpenFault names why a tunnel of Dial was not opened.
+func (e *Endpoint) OpenFault(err error) *fault.Fault {
+	kind := openKind(err)
+	if u, ok := errors.AsType[*hbone.UnprocessedError](err); ok {
+		kind = unprocessedKind(u)
+	}
+	return fault.Wrap(kind, fault.Upstream, fmt.Errorf("endpoint %s: %w", e.key.addr, err))
+}
+
+// CloseFault names why a tunnel that was open ended out of order.
+func (e *Endpoint) CloseFault(err error) *fault.Fault {
+	kind := fault.UpstreamClosedMidResponse
+	if wasReset(err) {
+		kind = fault.UpstreamResetMidResponse
+	}
+	return fault.Wrap(kind, fault.Upstream, fmt.Errorf("endpoint %s: %w", e.key.addr, err))
 }
 
 // dial opens a new inner connection in h's lane.
