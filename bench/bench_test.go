@@ -83,6 +83,22 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// gRPC goes through the relay that it is compared with.
+func TestCallsThroughRelay(t *testing.T) {
+	r := newRig(t)
+	end := startPart(t, r, "tunnel-grpc", PartOptions{Certs: r.certs["echo"]})
+	rel := startPart(t, r, "relay-tls", PartOptions{To: end.Addr, Certs: r.certs["waypoint"]})
+	plan := r.meshPlan(2, small(8))
+	plan.Calls = 4
+	costs, err := r.Compare(t.Context(), []Variant{{"relay", rel, plan}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := spread(costs[0].Costs); c.Low < 1 || c.High > 10_000 {
+		t.Errorf("a relay's call costs %+v µs", c)
+	}
+}
+
 func TestHAProxyRuns(t *testing.T) {
 	needs.Program(t, "haproxy")
 	r := newRig(t)

@@ -38,6 +38,13 @@ var parts = map[string]part{
 		}
 		return traffic.ServeTunnels(ctx, l, server)
 	},
+	"tunnel-grpc": func(ctx context.Context, l net.Listener, o PartOptions) error {
+		server, _, err := o.Certs.TLS()
+		if err != nil {
+			return err
+		}
+		return traffic.ServeCalls(ctx, l, server)
+	},
 	"relay-tls": func(_ context.Context, l net.Listener, o PartOptions) error {
 		server, client, err := o.Certs.TLS()
 		if err != nil {

@@ -20,11 +20,15 @@ type answer struct {
 	waiting bool // for a head or more of a body
 	inBody  bool
 	head    headReader
+
+	call   bool // a gRPC message, which has a prefix in place of a head
+	prefix []byte
 }
 
 // expect says which response comes next.
 func (a *answer) expect(number [tokenLen]byte, size int64) {
 	a.number, a.size, a.off, a.waiting, a.inBody = number, size, 0, true, false
+	a.prefix = a.prefix[:0]
 }
 
 // feed takes received bytes; done means that the response is whole and right.
@@ -34,14 +38,10 @@ func (a *answer) feed(p []byte) (done bool, err error) {
 		return false, errUnasked
 	}
 	if !a.inBody {
-		head, n, err := a.head.take(p)
-		if err != nil || head == nil {
+		n, err := a.begin(p)
+		if err != nil || !a.inBody {
 			return false, err
 		}
-		if err := a.check(head); err != nil {
-			return false, err
-		}
-		a.inBody = true
 		p = p[n:]
 	}
 	for len(p) > 0 {
@@ -57,6 +57,23 @@ func (a *answer) feed(p []byte) (done bool, err error) {
 	}
 	a.waiting = a.off < a.size
 	return !a.waiting, nil
+}
+
+// begin reads what stands before the body, and says how much of p that was.
+func (a *answer) begin(p []byte) (n int, err error) {
+	if a.call {
+		n = min(len(p), callPrefix+tokenLen-len(a.prefix))
+		a.prefix = append(a.prefix, p[:n]...)
+		if len(a.prefix) == callPrefix+tokenLen {
+			a.inBody, err = true, a.checkCall()
+		}
+		return n, err
+	}
+	head, n, err := a.head.take(p)
+	if err == nil && head != nil {
+		a.inBody, err = true, a.check(head)
+	}
+	return n, err
 }
 
 func (a *answer) check(head []byte) error {

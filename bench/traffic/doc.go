@@ -5,7 +5,8 @@
 // responses are of one fixed shape, so both ends stay cheap next to the proxy
 // between them: a request of about 250 bytes with 7 fields, an answer with 4
 // fields and a body that follows a pattern. Each answer carries its request's
-// number back, so a mixed-up answer is an error and not a success.
+// number back, so a mixed-up answer is an error and not a success. gRPC calls
+// carry number and pattern in their messages.
 //
 // # Memory
 //

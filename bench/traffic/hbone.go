@@ -24,8 +24,14 @@ type mesh struct {
 	engine *h2.Conn
 
 	mu     sync.Mutex
-	parked []*stream
+	parked []sleeper
 	opened int
+}
+
+// A sleeper is a stream, or a caller of a channel, that rests.
+type sleeper interface {
+	// wake has it ask.
+	wake(t *turn.Turn, now time.Time)
 }
 
 // A stream is a client inside a CONNECT stream.
@@ -63,13 +69,15 @@ func (r *Run) connectMesh(ctx context.Context) error {
 		h2.NewField("baggage", "k8s.cluster.name=Kubernetes,k8s.namespace.name=demo,k8s.deployment.name=curl,service.name=curl,service.version=v1"),
 		h2.NewField("forwarded", `for="`+source.String()+`"`),
 	}
-	at := 0
+	var all []*client
 	for _, g := range r.groups {
-		for _, c := range g.clients {
-			if err := r.meshes[at%len(r.meshes)].openStream(ctx, c, fields); err != nil {
-				return err
-			}
-			at++
+		all = append(all, g.clients...)
+	}
+	each := max(r.plan.Calls, 1)
+	for i := 0; i < len(all); i += each {
+		m := r.meshes[i/each%len(r.meshes)]
+		if err := m.openStream(ctx, m.tenant(all[i:min(i+each, len(all))]), fields); err != nil {
+			return err
 		}
 	}
 	for _, m := range r.meshes {
@@ -114,19 +122,27 @@ func (m *mesh) wait(ctx context.Context) error {
 	return sleep(ctx, time.Millisecond)
 }
 
-// openStream sends CONNECT for c as soon as the peer's limit of streams allows.
-func (m *mesh) openStream(ctx context.Context, c *client, fields []h2.Field) error {
+// tenant is who works in a CONNECT stream: one client, or several that call.
+func (m *mesh) tenant(clients []*client) h2.StreamHandler {
+	if m.run.plan.Calls > 0 {
+		return newChannel(m, clients)
+	}
+	x := &stream{client: clients[0], mesh: m}
+	x.once = func() { m.askOnce(x) }
+	return x
+}
+
+// openStream sends CONNECT for h as soon as the peer's limit of streams allows.
+func (m *mesh) openStream(ctx context.Context, h h2.StreamHandler, fields []h2.Field) error {
 	for m.engine.Room() == 0 {
 		if err := m.wait(ctx); err != nil {
-			return fmt.Errorf("no room for stream %d: %w", c.id, err)
+			return fmt.Errorf("no room for another stream: %w", err)
 		}
 	}
-	x := &stream{client: c, mesh: m}
-	c.once = x.askOnce
 	var err error
-	m.conn.Run(func(t *turn.Turn) { x.s, err = m.engine.Open(t, x, fields, false) })
+	m.conn.Run(func(t *turn.Turn) { _, err = m.engine.Open(t, h, fields, false) })
 	if err != nil {
-		return fmt.Errorf("open stream %d: %w", c.id, err)
+		return fmt.Errorf("open stream: %w", err)
 	}
 	return nil
 }
@@ -156,7 +172,7 @@ func (r *Run) firstError() error {
 	return nil
 }
 
-// resume has every parked stream ask, each connection's in one turn.
+// resume has all that is parked ask, each connection's in one turn.
 func (m *mesh) resume() {
 	m.mu.Lock()
 	parked := m.parked
@@ -165,46 +181,57 @@ func (m *mesh) resume() {
 	m.conn.Run(func(t *turn.Turn) {
 		now := time.Now()
 		for _, x := range parked {
-			if x.group.Rate == 0 { // rest does not wait for slow readers
-				m.run.active.Add(1)
-			}
-			x.Lock()
-			x.send(t, now)
-			x.Unlock()
+			x.wake(t, now)
 		}
 	})
 }
 
-// askOnce has a parked stream ask.
-func (x *stream) askOnce() {
-	m := x.mesh
+// askOnce has one that is parked ask.
+func (m *mesh) askOnce(x sleeper) {
 	m.mu.Lock()
-	m.parked = slices.DeleteFunc(m.parked, func(p *stream) bool { return p == x })
+	m.parked = slices.DeleteFunc(m.parked, func(p sleeper) bool { return p == x })
 	m.mu.Unlock()
-	x.run.active.Add(1)
-	m.conn.Run(func(t *turn.Turn) {
-		x.Lock()
-		x.send(t, time.Now())
-		x.Unlock()
-	})
+	m.conn.Run(func(t *turn.Turn) { x.wake(t, time.Now()) })
+}
+
+// park keeps x if the run rests, and reports whether it did.
+func (m *mesh) park(x sleeper) bool {
+	r := m.run
+	if r.phase.Load() != resting {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r.phase.Load() != resting { // resume has been by
+		return false
+	}
+	m.parked = append(m.parked, x)
+	r.active.Add(-1)
+	return true
+}
+
+// isOpen notes that a CONNECT was accepted, and who rests in its stream.
+func (m *mesh) isOpen(who ...sleeper) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.opened++
+	m.parked = append(m.parked, who...)
+}
+
+func (x *stream) wake(t *turn.Turn, now time.Time) {
+	if x.group.Rate == 0 { // rest does not wait for slow readers
+		x.run.active.Add(1)
+	}
+	x.Lock()
+	x.send(t, now)
+	x.Unlock()
 }
 
 // next goes on with the stream, or parks it if the run rests. x is locked.
 func (x *stream) next(t *turn.Turn, now time.Time) {
-	r, m := x.run, x.mesh
-	if r.phase.Load() == resting && x.group.Rate == 0 {
-		m.mu.Lock()
-		rest := r.phase.Load() == resting // else resume has been by
-		if rest {
-			m.parked = append(m.parked, x)
-			r.active.Add(-1)
-		}
-		m.mu.Unlock()
-		if rest {
-			return
-		}
+	if x.group.Rate > 0 || !x.mesh.park(x) {
+		x.send(t, now)
 	}
-	x.send(t, now)
 }
 
 func (x *stream) send(t *turn.Turn, now time.Time) {
@@ -229,12 +256,8 @@ func (x *stream) Headers(t *turn.Turn, s *h2.Stream, fields []h2.Field, end bool
 		s.Abort(t, h2.CodeCancel)
 		return
 	}
-	x.open = true
-	m := x.mesh
-	m.mu.Lock()
-	m.opened++
-	m.parked = append(m.parked, x)
-	m.mu.Unlock()
+	x.open, x.s = true, s
+	x.mesh.isOpen(x)
 }
 
 // Data brings bytes of an answer.

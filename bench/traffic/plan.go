@@ -18,12 +18,28 @@ type Plan struct {
 	Via  string
 	// Conns is how many mesh connections carry the streams of all groups.
 	// Other ways have one connection for each stream.
-	Conns    int
+	Conns int
+	// Calls is how many gRPC calls go on at once in each CONNECT stream, on one
+	// HTTP/2 connection inside it. 0 is HTTP/1.1, one request at a time.
+	Calls    int
 	Groups   []Group
 	To       string // what CONNECT or the PROXY header is bound for, IP:port
 	Identity string // the source's, in the PROXY header
 	Certs    Certs  // for HBONE
 	PID      int    // the process whose CPU time is taken along; 0: none
+}
+
+// check says what cannot be planned.
+func (p *Plan) check() error {
+	if p.Via != ViaPlain && p.Via != ViaProxy && p.Via != ViaHBONE {
+		return fmt.Errorf("plan goes via %q, which is unknown", p.Via)
+	}
+	for _, g := range p.Groups {
+		if p.Calls > 0 && (p.Via != ViaHBONE || g.Upload > 0 || g.Rate > 0) {
+			return fmt.Errorf("plan of gRPC calls: group %s: they go via %s, and neither upload nor read slowly", g.Name, ViaHBONE)
+		}
+	}
+	return nil
 }
 
 // A Group is a number of streams that behave alike. Each asks again as soon as

@@ -68,19 +68,22 @@ func Start(ctx context.Context, plan *Plan) (*Run, error) {
 	for _, g := range plan.Groups {
 		gr := &group{Group: g, hist: &histogram{}}
 		for range g.Streams {
-			gr.clients = append(gr.clients, &client{run: r, group: gr, id: id, req: newRequest(g.Answer, g.Upload)})
+			c := &client{run: r, group: gr, id: id, req: newRequest(g.Answer, g.Upload)}
+			if plan.Calls > 0 {
+				c.req, c.ans.call = newCall(g.Answer), true
+			}
+			gr.clients = append(gr.clients, c)
 			id++
 		}
 		r.groups = append(r.groups, gr)
 	}
-	var err error
-	switch plan.Via {
-	case ViaPlain, ViaProxy:
+	err := plan.check()
+	switch {
+	case err != nil:
+	case plan.Via == ViaPlain, plan.Via == ViaProxy:
 		err = r.connectPlain(ctx)
-	case ViaHBONE:
-		err = r.connectMesh(ctx)
 	default:
-		err = fmt.Errorf("plan goes via %q, which is unknown", plan.Via)
+		err = r.connectMesh(ctx)
 	}
 	if err != nil {
 		r.Close()

@@ -24,16 +24,20 @@ const (
 // tunnel and the application behind it in one: requests are answered inside
 // the CONNECT streams.
 func ServeTunnels(ctx context.Context, l net.Listener, config *tls.Config) error {
+	return serveMeshes(ctx, l, config, tunnels{})
+}
+
+func serveMeshes(ctx context.Context, l net.Listener, config *tls.Config, h h2.ConnHandler) error {
 	for {
 		nc, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		go serveMesh(ctx, nc, config)
+		go serveMesh(ctx, nc, config, h)
 	}
 }
 
-func serveMesh(ctx context.Context, nc net.Conn, config *tls.Config) {
+func serveMesh(ctx context.Context, nc net.Conn, config *tls.Config, h h2.ConnHandler) {
 	c := wire.NewTLS(nc, func(nc net.Conn) *tls.Conn { return tls.Server(nc, config) }, wire.Options{})
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	err := c.Handshake(ctx)
@@ -41,7 +45,7 @@ func serveMesh(ctx context.Context, nc net.Conn, config *tls.Config) {
 	if err != nil {
 		return // the proxy's side says why
 	}
-	engine := h2.NewConn(c, tunnels{}, h2.Options{MaxStreams: manyStreams})
+	engine := h2.NewConn(c, h, h2.Options{MaxStreams: manyStreams})
 	c.Run(engine.Start)
 	c.Serve(engine)
 }
