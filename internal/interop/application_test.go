@@ -81,7 +81,7 @@ const server = http.createServer((req, res) => {
   });
 });
 server.on('upgrade', (req, socket, head) => {
-  socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n');
+  socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ' + req.headers.upgrade + '\r\n\r\n');
   socket.write(head);
   socket.pipe(socket);
 });

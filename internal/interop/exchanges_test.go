@@ -95,13 +95,13 @@ var exchanges = []exchange{
 	}},
 	{"pipelining", "node", pipelining},
 	{"upgrade", "node", func(t *testing.T, addr string) {
-		if status := upgrade(t, addr); status != http.StatusSwitchingProtocols {
+		if status := upgrade(t, addr, "websocket"); status != http.StatusSwitchingProtocols {
 			t.Errorf("got %d, want 101", status)
 		}
 	}},
 	// RFC 9110, section 7.8: an offer may be declined, but not half taken.
 	{"upgrade, taken or declined", "node", func(t *testing.T, addr string) {
-		if status := upgrade(t, addr); status != http.StatusSwitchingProtocols && status != http.StatusOK {
+		if status := upgrade(t, addr, "echo"); status != http.StatusSwitchingProtocols && status != http.StatusOK {
 			t.Errorf("got %d, want 101 or 200", status)
 		}
 	}},
@@ -177,9 +177,9 @@ func pipelining(t *testing.T, addr string) {
 
 // upgrade offers to switch protocols. If it is taken, bytes go through, and one
 // way is closed first.
-func upgrade(t *testing.T, addr string) (status int) {
+func upgrade(t *testing.T, addr, protocol string) (status int) {
 	nc := dial(t, addr)
-	fmt.Fprintf(nc, "GET /echo HTTP/1.1\r\nHost: app.demo\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+	fmt.Fprintf(nc, "GET /echo HTTP/1.1\r\nHost: app.demo\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
 	br := bufio.NewReader(nc)
 	res, err := http.ReadResponse(br, nil)
 	if err != nil {

@@ -22,7 +22,7 @@ func TestServe(t *testing.T) {
 		"--cert", l.cert, "--key", l.key, "--roots", m.root, "--tunnel-port", portOf(far.addr), "--drain", "2s",
 	}, addr, header)
 	near := envoyClient(t, m, addr, virtual, m.id("waypoint"))
-	carry(t, app, near.addr, notYet)
+	carry(t, app, near.addr, nil)
 
 	// A changed document is taken up while it runs.
 	writeFile(t, document, documentOf("10.96.0.11:80", app, far.kind))

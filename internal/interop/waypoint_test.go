@@ -149,7 +149,7 @@ func TestWaypointHBONE(t *testing.T) {
 				w := newWaypoint(t, m, &far)
 				w.serve(t, virtual, app, far.kind)
 				near := envoyClient(t, m, w.mesh, virtual, m.id("waypoint"))
-				carry(t, app, near.addr, notYet)
+				carry(t, app, near.addr, nil)
 				w.close() // tunnels are kept for the next request, and logged when they end
 				line := eventually(t, far.log, "CONNECT "+app.addr)
 				if far.kind == "envoy" && !strings.Contains(line, m.id("waypoint")) {
@@ -170,16 +170,11 @@ func TestWaypointPROXY(t *testing.T) {
 				w := newWaypoint(t, nil, nil)
 				front := wr.start(t, w.header, (*mesh)(nil).id("curl"))
 				w.serve(t, front, app, "app")
-				carry(t, app, front, notYet)
+				carry(t, app, front, nil)
 			})
 		}
 	}
 }
-
-// notYet are exchanges that the proxy answers in another way.
-//
-// TODO when the proxy relays after a 101: take this away.
-var notYet = []string{"upgrade"}
 
 // TestWaypointRefuses: each refusal beside its control.
 func TestWaypointRefuses(t *testing.T) {

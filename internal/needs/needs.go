@@ -44,6 +44,23 @@ func find(name string, also []string) (string, error) {
 	return path, err
 }
 
+// NodeModule returns the folder in which Node finds a module, for NODE_PATH:
+// one that NODE_PATH names, or bin/tools/node/node_modules.
+func NodeModule(t testing.TB, name string) string {
+	t.Helper()
+	dirs := filepath.SplitList(os.Getenv("NODE_PATH"))
+	if root, err := Root(); err == nil {
+		dirs = append(dirs, filepath.Join(root, "bin", "tools", "node", "node_modules"))
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, name, "package.json")); err == nil {
+			return dir
+		}
+	}
+	Missing(t, "Node module "+name)
+	return ""
+}
+
 // Data returns the path of a file or folder in ../shared/testdata, which lies
 // beside the repository and not in it.
 func Data(t testing.TB, name string) string {

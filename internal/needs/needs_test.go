@@ -66,6 +66,25 @@ func TestWhatIsHereIsFound(t *testing.T) {
 	}
 }
 
+func TestNodeModuleIsFound(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "x"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CI", "")
+	t.Setenv("NODE_PATH", dir)
+	r := &recorder{TB: t}
+	if NodeModule(r, "x"); r.skipped != "Node module x is not here" {
+		t.Errorf("an empty folder: got %q, want it skipped", r.skipped)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "x", "package.json"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if got := NodeModule(t, "x"); got != dir {
+		t.Errorf("got %q, want %q", got, dir)
+	}
+}
+
 func TestRootHasTheModule(t *testing.T) {
 	root, err := Root()
 	if err != nil {
