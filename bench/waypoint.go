@@ -105,6 +105,7 @@ func (r *Rig) waypoint(ctx context.Context, cpu int, u upstream) (*waypoint, err
 	}
 	certs := r.certs["waypoint"]
 	argv := []string{r.Waypoint, "serve", "--config", file, "--hbone-listen", hbone, "--proxy-listen", proxy,
+		"--admin-listen", "", "--metrics-listen", "", "--ready-listen", "",
 		"--cert", certs.Cert, "--key", certs.Key, "--roots", certs.Roots}
 	if port != 0 {
 		argv = append(argv, "--tunnel-port", strconv.Itoa(int(port)))

@@ -101,6 +101,8 @@ type Proxy struct {
 type liveConn interface {
 	// repin is asked by Apply: who is unused takes the new snapshot.
 	repin()
+	// inspect is asked by people.
+	inspect() Connection
 }
 
 // Stats count what the engine did.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/filesource"
+	"github.com/sandwich-mesh/sandwich/internal/levels"
+	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/proxy"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 )
@@ -32,6 +35,9 @@ type serveFlags struct {
 	tunnelPort          uint16
 	maxConns            int
 	drain               time.Duration
+	zone                string
+	admin               adminFlags
+	log                 logFlags
 }
 
 func serveCommand() *cobra.Command {
@@ -51,7 +57,8 @@ certificates; a change needs no restart.`,
 			f.useWorkloadAPI = cmd.Flags().Changed("workload-api")
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			return f.run(ctx, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)))
+			h := slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug})
+			return f.run(ctx, levels.New(h, slog.LevelInfo), cmd.OutOrStdout())
 		},
 	}
 	fl := cmd.Flags()
@@ -72,14 +79,26 @@ certificates; a change needs no restart.`,
 	fl.Uint16Var(&f.tunnelPort, "tunnel-port", 15008, "where node tunnels listen on endpoints")
 	fl.IntVar(&f.maxConns, "max-connections", 0, "clients' connections at once; 0 is 45 % of the descriptor limit")
 	fl.DurationVar(&f.drain, "drain", 25*time.Second, "how long requests may take to finish after SIGTERM")
+	fl.StringVar(&f.zone, "zone", "", "the zone we run in, for counting bytes between zones")
+	fl.StringVar(&f.admin.admin, "admin-listen", "127.0.0.1:15000", "loopback address for operators; empty for none")
+	fl.StringVar(&f.admin.metrics, "metrics-listen", ":15020", "address for metrics; empty for none")
+	fl.StringVar(&f.admin.ready, "ready-listen", ":15021", "address for readiness; empty for none")
+	f.log.add(fl)
 	return cmd
 }
 
-func (f *serveFlags) run(ctx context.Context, log *slog.Logger) error {
+func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Writer) error {
+	log := slog.New(lv.Handler("serve"))
 	if f.config == "" {
 		return errors.New("no document: write --config FILE-OR-DIR")
 	}
-	certs, err := f.certificates(ctx, log)
+	requests, registry := slog.New(lv.Handler("requests")), new(metrics.Registry)
+	alog, err := f.log.open(stdout, registry, requests)
+	if err != nil {
+		return err
+	}
+	defer closeLog(alog, log)
+	certs, err := f.certificates(ctx, slog.New(lv.Handler("certificates")))
 	if err != nil {
 		return err
 	}
@@ -91,21 +110,31 @@ func (f *serveFlags) run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	ports, err := f.admin.listeners()
+	if err != nil {
+		return err
+	}
 	if f.maxConns == 0 {
 		f.maxConns = defaultMaxConns()
 	}
 	p := proxy.New(proxy.Options{
 		Certificates: certs, Registry: kinds(), TunnelPort: f.tunnelPort, Sandwiched: f.sandwiched,
-		TrustProxyFrom: trust, ProxyV1: f.proxyV1, MaxConns: f.maxConns,
-		OnFault: func(remote net.Addr, err error) { log.Warn("connection refused", "from", remote, "error", err) },
-		OnPanic: func(err error) { log.Error("a request crashed; the others go on", "error", err) },
+		TrustProxyFrom: trust, ProxyV1: f.proxyV1, MaxConns: f.maxConns, Metrics: registry, Zone: f.zone,
+		Observe: alog.Observe,
+		OnFault: refusals(slog.New(lv.Handler("connections"))),
+		OnPanic: func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
 	})
-	apply, report := f.document(p, log)
+	registry.Collect(metrics.Process{Version: version})
+	o := &operator{p: p, levels: lv, started: time.Now()}
+	operators, stop := context.WithCancel(context.WithoutCancel(ctx)) // who may ask to the end
+	defer stop()
+	go serveAdmin(operators, o.server(registry, readiness(conditions(p, certs))), ports, slog.New(lv.Handler("admin")))
+	apply, report := f.document(p, slog.New(lv.Handler("document")))
 	src := filesource.New(f.config, apply, report)
 	src.Once()
 	go src.Run(ctx)
 	log.Info("serving", "hbone", addresses(ls.HBONE), "proxy", addresses(ls.Proxy), "plain", addresses(ls.Plain),
-		"services", len(p.Snapshot().Services()), "max_connections", f.maxConns)
+		"admin", f.admin.admin, "services", len(p.Snapshot().Services()), "max_connections", f.maxConns)
 	if err := p.Serve(ctx, ls); err != nil {
 		return err
 	}
@@ -116,6 +145,11 @@ func (f *serveFlags) run(ctx context.Context, log *slog.Logger) error {
 		log.Warn("connections cut at the end of the drain", "connections", cut)
 	}
 	return nil
+}
+
+// refusals logs connections that were refused.
+func refusals(log *slog.Logger) func(net.Addr, error) {
+	return func(remote net.Addr, err error) { log.Warn("connection refused", "from", remote, "error", err) }
 }
 
 // document applies documents, keeps the last good one over a restart, and logs

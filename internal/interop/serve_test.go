@@ -15,14 +15,18 @@ func TestServe(t *testing.T) {
 	m, app := newMesh(t), nginx(t)
 	far := envoyDestination(t, m, app)
 	l := m.leaf(t, "waypoint")
-	dir, addr, header := folder(t), loopback(t), loopback(t)
+	dir, addr, header, ready := folder(t), loopback(t), loopback(t), loopback(t)
 	document := writeFile(t, filepath.Join(dir, "waypoint.yaml"), documentOf(virtual, app, far.kind))
 	p := start(t, dir, path, []string{
 		"serve", "--config", document, "--hbone-listen", addr, "--proxy-listen", header,
+		"--admin-listen", "", "--metrics-listen", "", "--ready-listen", ready,
 		"--cert", l.cert, "--key", l.key, "--roots", m.root, "--tunnel-port", portOf(far.addr), "--drain", "2s",
 	}, addr, header)
 	near := envoyClient(t, m, addr, virtual, m.id("waypoint"))
 	carry(t, app, near.addr, nil)
+	if _, err := curl(t, "http://"+ready+"/healthz/ready"); err != nil {
+		t.Errorf("not ready: %v", err)
+	}
 
 	// A changed document is taken up while it runs.
 	writeFile(t, document, documentOf("10.96.0.11:80", app, far.kind))

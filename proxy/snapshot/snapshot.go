@@ -44,6 +44,10 @@ const (
 	TLS // the application's own: opaque but for the name asked for
 )
 
+func (p Protocol) String() string {
+	return [...]string{"found out", "HTTP/1", "HTTP/2", "TCP", "TLS"}[p]
+}
+
 // A Service is one port of one service as the engine runs it, or one port of a
 // pod that is asked for by its own address.
 type Service struct {

@@ -127,6 +127,35 @@ func (b *Backend) replace(list []Address) {
 // Endpoints returns the membership; the slice must not be changed.
 func (b *Backend) Endpoints() []*Endpoint { return b.set.Load().all }
 
+// A Member is an endpoint with its place in the membership.
+type Member struct {
+	*Endpoint
+	Priority int
+	Weight   uint32
+	Healthy  bool // it may be picked
+}
+
+// Members returns the membership for people to look at, those that may be picked
+// first.
+func (b *Backend) Members() []Member {
+	set := b.set.Load()
+	var out []Member
+	listed := map[*Endpoint]bool{}
+	for i := range set.groups {
+		g := &set.groups[i]
+		for j, e := range g.members {
+			out = append(out, Member{Endpoint: e, Priority: i, Weight: g.weights[j], Healthy: true})
+			listed[e] = true
+		}
+	}
+	for _, e := range set.all {
+		if !listed[e] {
+			out = append(out, Member{Endpoint: e})
+		}
+	}
+	return out
+}
+
 // Pick chooses an endpoint. It never blocks and never allocates. Endpoints in
 // tried are avoided while there are others.
 func (b *Backend) Pick(tried []filters.Attempt) (*Endpoint, error) {
