@@ -55,6 +55,16 @@ type streamTunnel struct {
 	failed error       // why it never got one; delivered by Notified
 }
 
+// Adopt makes a tunnel of a stream of another connection: one inside a tunnel,
+// that has changed its protocol with an extended CONNECT (RFC 8441). to is for
+// the stream's events, which are the tunnel's from now on.
+func Adopt(s *h2.Stream, info *peer.Info, h TunnelHandler) (tun Tunnel, to h2.StreamHandler) {
+	t := &streamTunnel{peer: info, opened: true, s: s}
+	t.h.set(h)
+	s.Handle(t)
+	return t, t
+}
+
 func (t *streamTunnel) Peer() *peer.Info       { return t.peer }
 func (t *streamTunnel) Handle(h TunnelHandler) { t.h.set(h) }
 

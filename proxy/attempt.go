@@ -7,6 +7,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
+	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
 	"github.com/sandwich-mesh/sandwich/proxy/upstream"
 )
 
@@ -35,12 +36,24 @@ func (x *exchange) forward(t *turn.Turn) {
 		x.tryUntil = x.started.Add(d)
 		x.arm(t)
 	}
-	call, ready := e.Open(t, x.lane.Load(), x)
-	x.call = call
+	var ready bool
+	if x.asHTTP2() {
+		x.call, ready = e.OpenHTTP2(t, x.lane.Load(), x)
+	} else {
+		x.call, ready = e.Open(t, x.lane.Load(), x)
+	}
 	if ready {
 		x.send(t)
 		x.creditRequest(t)
 	}
+}
+
+// asHTTP2 reports whether the request goes upstream as HTTP/2: by what the
+// backend's port is declared to speak, and if that is not declared as it came. An
+// offer to switch protocols then goes as HTTP/1, in which all servers take it.
+func (x *exchange) asHTTP2() bool {
+	return x.route.Speaks == snapshot.HTTP2 ||
+		x.route.Speaks == snapshot.Detect && x.req.Proto == message.HTTP2 && len(x.req.Upgrade) == 0
 }
 
 // Ready: the connection that the attempt waited for stands.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/hbone/peer"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/internal/wheel"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
@@ -66,7 +67,7 @@ var allowed = [states]uint16{
 }
 
 // A downstream is the client's side of an exchange: an inner HTTP/1 connection,
-// later a stream of an inner HTTP/2 one.
+// or a stream of an inner HTTP/2 one.
 type downstream interface {
 	writeContinue(t *turn.Turn)
 	writeInformational(t *turn.Turn, r *message.Response)
@@ -74,6 +75,9 @@ type downstream interface {
 	writeChunk(t *turn.Turn, c *message.Chunk) error
 	buffered() int
 	consume(t *turn.Turn, n int)
+	// serial says that requests come one behind the other, so that what is left
+	// of one must be read before the next.
+	serial() bool
 	// cut ends it in the middle of a message.
 	cut(t *turn.Turn)
 	// upgrade hands the connection, or the stream, to h once a head of status 101
@@ -131,10 +135,19 @@ type exchange struct {
 // maxAttempts bounds the attempts of one request, whatever a policy asks for.
 const maxAttempts = 16
 
-// newExchange takes an exchange from the pool for the next request of in.
-func (p *Proxy) newExchange(t *turn.Turn, in *inner) *exchange {
+// An origin is where an exchange comes from.
+type origin struct {
+	down   downstream
+	lane   *turn.Lane
+	peer   *peer.Info
+	svc    *snapshot.Service
+	source *measure.Source
+}
+
+// newExchange takes an exchange from the pool for the next request of o.
+func (p *Proxy) newExchange(t *turn.Turn, o origin) *exchange {
 	x := p.exchanges.Get().(*exchange)
-	x.p, x.down, x.svc, x.source = p, in, in.svc, in.source
+	x.p, x.down, x.svc, x.source = p, o.down, o.svc, o.source
 	x.state = xNew
 	x.stream.Bind(x)
 	if p.Watch > 0 {
@@ -142,8 +155,8 @@ func (p *Proxy) newExchange(t *turn.Turn, in *inner) *exchange {
 			x.uses, x.stream.Watched = 0, true
 		}
 	}
-	x.stream.Request, x.stream.Peer, x.stream.Start = &x.req, in.tun.Peer(), t.Now()
-	x.lane.Store(&in.Lane)
+	x.stream.Request, x.stream.Peer, x.stream.Start = &x.req, o.peer, t.Now()
+	x.lane.Store(o.lane)
 	return x
 }
 

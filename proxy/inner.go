@@ -292,13 +292,20 @@ func (in *inner) repin() {
 	}
 }
 
+// drain has nothing to do now: the next response says that it is the last.
+func (in *inner) drain(*turn.Turn) {}
+
 // NewRequest lends the message into which the codec parses the next head.
 func (in *inner) NewRequest(t *turn.Turn) *message.Request {
 	if in.x == nil {
 		in.pin()
-		in.x = in.p.newExchange(t, in)
+		in.x = in.p.newExchange(t, in.origin())
 	}
 	return &in.x.req
+}
+
+func (in *inner) origin() origin {
+	return origin{in, &in.Lane, in.tun.Peer(), in.svc, in.source}
 }
 
 // Request begins the exchange.
@@ -337,7 +344,7 @@ func (in *inner) RequestError(t *turn.Turn, err *http1.ParseError) {
 func (in *inner) refuse(t *turn.Turn, f *fault.Fault) {
 	if in.x == nil {
 		in.pin()
-		in.x = in.p.newExchange(t, in)
+		in.x = in.p.newExchange(t, in.origin())
 	}
 	in.x.requestBroken(t, f)
 }
@@ -370,6 +377,7 @@ func (in *inner) writeHead(t *turn.Turn, r *message.Response, end bool) error {
 func (in *inner) writeChunk(t *turn.Turn, c *message.Chunk) error { return in.codec.WriteChunk(t, c) }
 func (in *inner) buffered() int                                   { return in.tun.Buffered() }
 func (in *inner) consume(t *turn.Turn, n int)                     { in.tun.Consume(t, n) }
+func (in *inner) serial() bool                                    { return true }
 
 // cut ends the connection in the middle of a message.
 func (in *inner) cut(t *turn.Turn) {

@@ -2,10 +2,8 @@ package proxy
 
 import (
 	"context"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,6 +84,7 @@ type Proxy struct {
 	stats    Stats
 
 	exchanges sync.Pool
+	streams2  sync.Pool
 	replay    atomic.Int64 // request bytes kept for another attempt
 	snap      atomic.Pointer[snapshot.Snapshot]
 	draining  atomic.Bool
@@ -103,6 +102,9 @@ type liveConn interface {
 	repin()
 	// inspect is asked by people.
 	inspect() Connection
+
+	// drain is asked when the proxy is to end: clients go elsewhere.
+	drain(t *turn.Turn)
 }
 
 // Stats count what the engine did.
@@ -146,6 +148,7 @@ func New(o Options) *Proxy {
 		p.Upgrades = []string{"websocket"}
 	}
 	p.exchanges.New = func() any { return new(exchange) }
+	p.streams2.New = func() any { return new(stream2) }
 	p.snap.Store(snapshot.Empty())
 	driven := wire.Options{Wheel: p.wheel, Tick: tickEvery}
 	server := hbone.ServerOptions{
@@ -195,10 +198,7 @@ func (p *Proxy) Apply(c *config.Config) []config.Problem {
 	p.snap.Store(next)
 	p.stats.Documents.Add(1)
 	old.Retire()
-	p.mu.Lock()
-	all := slices.Collect(maps.Keys(p.live))
-	p.mu.Unlock()
-	for _, c := range all {
+	for _, c := range p.allLive() {
 		c.repin()
 	}
 	return problems
@@ -227,9 +227,15 @@ func (p *Proxy) sweep() {
 }
 
 // Drain stops accepting, and asks clients to go elsewhere: GOAWAY on mesh
-// connections, and Connection: close on the next response of each inner one.
+// connections and on inner HTTP/2 ones, and Connection: close on the next response
+// of each other one.
 func (p *Proxy) Drain() {
 	p.draining.Store(true)
+	for _, c := range p.allLive() {
+		var t turn.Turn
+		c.drain(&t)
+		t.End()
+	}
 	p.server.Drain()
 }
 

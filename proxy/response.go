@@ -248,9 +248,10 @@ func (x *exchange) respond(t *turn.Turn) {
 }
 
 // mayDiscard reports whether the rest of an unwanted request body is short
-// enough to be read and thrown away. A client that waits for 100 would wait on.
+// enough to be read and thrown away. A client that waits for 100 would wait on,
+// and one that has other streams can be told to stop.
 func (x *exchange) mayDiscard() bool {
-	return !x.request.broken && !x.req.ExpectContinue && x.req.Length >= 0 && x.req.Length <= discardLimit
+	return x.down.serial() && !x.request.broken && !x.req.ExpectContinue && x.req.Length >= 0 && x.req.Length <= discardLimit
 }
 
 // dropRequest throws away what was held of the request.

@@ -27,6 +27,7 @@ func (d *deafDown) writeHead(*turn.Turn, *message.Response, bool) error { d.head
 func (d *deafDown) writeChunk(*turn.Turn, *message.Chunk) error         { d.chunks++; return nil }
 func (d *deafDown) buffered() int                                       { return 0 }
 func (d *deafDown) consume(_ *turn.Turn, n int)                         { d.consumed += n }
+func (d *deafDown) serial() bool                                        { return true }
 func (d *deafDown) cut(*turn.Turn)                                      { d.cuts++ }
 func (d *deafDown) done(_ *turn.Turn, keep bool)                        { d.dones++; d.kept = keep }
 
@@ -107,7 +108,7 @@ func inState(r *rig, s state) (*exchange, *deafDown, *deafCall) {
 	in := c.h.(*inner)
 	down, call := &deafDown{}, &deafCall{}
 	var tn turn.Turn
-	x := r.p.newExchange(&tn, in)
+	x := r.p.newExchange(&tn, in.origin())
 	x.down = down
 	x.req.Header.Reset()
 	x.req.Method, x.req.Path, x.req.Scheme, x.req.Authority = []byte("POST"), []byte("/"), []byte("http"), []byte("a")

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
@@ -32,6 +34,9 @@ func (p *Proxy) openTunnel(t *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler,
 			status = 503
 		}
 		return nil, p.refuse(status, f)
+	}
+	if svc.Protocol == snapshot.HTTP2 {
+		return newInner2(t, p, tun, snap, svc), nil
 	}
 	if svc.Protocol != snapshot.HTTP1 && svc.Protocol != snapshot.Detect { // what is not declared is taken for HTTP/1
 		snap.Unpin()
@@ -74,8 +79,8 @@ func (p *Proxy) pin() *snapshot.Snapshot {
 	}
 }
 
-// remember and forget keep the set of live connections, which Apply walks, and
-// forget lets go of the snapshot that one pinned.
+// remember and forget keep the set of live connections, which Apply and Drain walk,
+// and forget lets go of the snapshot that one pinned, if it still does.
 func (p *Proxy) remember(c liveConn) {
 	p.mu.Lock()
 	p.live[c] = struct{}{}
@@ -86,5 +91,13 @@ func (p *Proxy) forget(c liveConn, pinned *snapshot.Snapshot) {
 	p.mu.Lock()
 	delete(p.live, c)
 	p.mu.Unlock()
-	pinned.Unpin()
+	if pinned != nil {
+		pinned.Unpin()
+	}
+}
+
+func (p *Proxy) allLive() []liveConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.live))
 }

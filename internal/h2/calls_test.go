@@ -80,7 +80,7 @@ func TestStop(t *testing.T) {
 // TestReserve: a place that is kept is nobody else's, and is used or given back.
 func TestReserve(t *testing.T) {
 	tc := newClient(t, Options{MaxStreams: 2})
-	if !tc.c.Reserve() || !tc.c.Reserve() || tc.c.Reserve() {
+	if !tc.c.Unused() || !tc.c.Reserve(1) || tc.c.Reserve(1) || tc.c.Unused() || !tc.c.Reserve(9) || tc.c.Reserve(9) {
 		t.Fatal("there are two places")
 	}
 	tc.do(func(tu *turn.Turn) {
@@ -103,7 +103,7 @@ func TestReserve(t *testing.T) {
 		t.Errorf("room for %d after the stream's end", n)
 	}
 	tc.fw.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0})
-	if !tc.c.Reserve() {
+	if !tc.c.Reserve(9) {
 		t.Fatal("no place")
 	}
 	tc.feed()

@@ -73,12 +73,13 @@ func (c *Conn) room() int {
 	return max(0, int(min(c.peer.streams, c.o.MaxStreams))-len(c.streams)-c.reserved)
 }
 
-// Reserve keeps a place for a stream, and reports whether there was one. The
-// stream is opened by OpenReserved, or the place given back by Unreserve.
-func (c *Conn) Reserve() bool {
+// Reserve keeps a place for a stream, unless most are taken already, and reports
+// whether there was one. The stream is opened by OpenReserved, or the place given
+// back by Unreserve.
+func (c *Conn) Reserve(most int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.room() == 0 {
+	if c.room() == 0 || len(c.streams)+c.reserved >= most {
 		return false
 	}
 	c.reserved++
@@ -90,6 +91,13 @@ func (c *Conn) Unreserve() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reserved--
+}
+
+// Unused reports whether there is no stream and no place reserved for one.
+func (c *Conn) Unused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.streams)+c.reserved == 0
 }
 
 // OpenReserved is Open for a place that was reserved. It can still fail, if the

@@ -45,6 +45,18 @@ func (h *Header) Push(name, value Span, known Known, line bool) {
 	f.value, f.valueLen, f.line = value.Off, value.Len, line
 }
 
+// Line appends a field whose name, which has that id, and whose value have been
+// checked, as a line of its own.
+func (h *Header) Line(known Known, name, value []byte) {
+	off := uint32(len(h.arena))
+	h.arena = append(h.arena, name...)
+	h.arena = append(h.arena, ": "...)
+	h.arena = append(h.arena, value...)
+	h.arena = append(h.arena, "\r\n"...)
+	n := uint32(len(name))
+	h.Push(Span{off, n}, Span{off + n + 2, uint32(len(value))}, known, true)
+}
+
 // LinesLen returns how many bytes AppendLines appends at most.
 func (h *Header) LinesLen() int {
 	n := 0

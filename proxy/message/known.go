@@ -187,6 +187,16 @@ func (k Known) InTrailer() bool { return !names[k].noTrailer }
 // Name returns the name in lower case, or "" for Unknown.
 func (k Known) Name() string { return names[k].lower }
 
+// Bytes is Name as bytes, which must not be changed.
+func (k Known) Bytes() []byte { return lowers[k] }
+
+var lowers = func() (all [numKnown][]byte) {
+	for k := range all {
+		all[k] = []byte(names[k].lower)
+	}
+	return all
+}()
+
 // slots finds the one candidate for a name; a test sees to it that no two names
 // share a slot.
 const numSlots = 512

@@ -37,6 +37,7 @@ type Request struct {
 	Length         int64 // of the body, or UnknownLength
 	Proto          Proto
 	ExpectContinue bool // the client waits for 100 before it sends the body
+	TE             bool // the client takes trailers, and said so in HTTP/2: "te: trailers"
 	// Close asks the codec that writes the request to end the connection after
 	// it. No parser sets it.
 	Close bool
@@ -95,7 +96,7 @@ func (r *Request) Reset() {
 	r.Header.Reset()
 	r.Trailer.Reset()
 	r.Method, r.Scheme, r.Authority, r.Path, r.Upgrade = nil, nil, nil, nil, nil
-	r.Length, r.Proto, r.ExpectContinue, r.Close = 0, 0, false, false
+	r.Length, r.Proto, r.ExpectContinue, r.TE, r.Close = 0, 0, false, false, false
 }
 
 // A Response is a response head, as a Request is a request's. An informational

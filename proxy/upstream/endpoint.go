@@ -55,11 +55,14 @@ type Endpoint struct {
 	workload atomic.Pointer[filters.Workload]
 	active   atomic.Int32 // calls in progress
 
+	calls sync.Pool // of *call2
+
 	// Guarded by mu, a leaf in the lock order.
-	mu   sync.Mutex
-	left bool    // it is no member any more
-	idle []*conn // unused inner connections, the latest last
-	ends []*conn // connections closed here and not yet by the far end
+	mu     sync.Mutex
+	left   bool     // it is no member any more
+	idle   []*conn  // unused inner connections, the latest last
+	ends   []*conn  // connections closed here and not yet by the far end
+	conns2 []*conn2 // HTTP/2 connections; the slice is replaced, never edited
 }
 
 func newEndpoint(pool *hbone.Pool, k endpointKey, expect []peer.ID) *Endpoint {
@@ -203,6 +206,9 @@ func (e *Endpoint) Idle() int {
 // that the far end does not close.
 func (e *Endpoint) Sweep(t *turn.Turn) {
 	e.sweep(t, t.Now().Add(-IdleTimeout), t.Now().Add(-lingerTime))
+	for _, c := range e.all2() {
+		c.tick(t, t.Now().Add(-IdleTimeout2))
+	}
 }
 
 func (e *Endpoint) sweep(t *turn.Turn, unusedSince, closedSince time.Time) {
@@ -242,6 +248,9 @@ func (e *Endpoint) leave() {
 	var t turn.Turn
 	always := time.Now().Add(time.Hour)
 	e.sweep(&t, always, always)
+	for _, c := range e.all2() {
+		c.retire(&t)
+	}
 	t.End()
 	e.pool.Release(e.dest)
 }
