@@ -7,11 +7,15 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/internal/devmesh"
+	"github.com/sandwich-mesh/sandwich/proxy"
+	"github.com/sandwich-mesh/sandwich/proxy/fault"
 )
 
 // portable are the cases of gRPC's interoperability tests that need no
@@ -114,4 +118,86 @@ func entry(t *testing.T, m *devmesh.Mesh, mode devmesh.Mode) string {
 		t.Fatalf("no entry for app over %s", mode)
 	}
 	return strings.TrimPrefix(e.URL, "http://")
+}
+
+// services is the server behind a GRPCRoute that knows its service alone.
+const services = `
+apiVersion: sandwich-mesh.io/v1alpha1
+kind: Waypoint
+metadata: {namespace: demo}
+services:
+- {name: app, addresses: [10.96.0.1], ports: [{port: 80, appProtocol: grpc}], endpoints: [{workload: app}]}
+workloads:
+- {name: app, address: 10.1.0.1, protocol: OUT}
+grpcRoutes:
+- name: app
+  parentRefs: [{kind: Service, name: app}]
+  rules:
+  - matches: [{method: {service: grpc.testing.TestService}}]
+    backendRefs: [{name: app, port: 80}]
+`
+
+// startServices starts the mesh of services, with the server at addr and a way
+// out.
+func startServices(t *testing.T, addr, out string, observe func(devmesh.Mode, *proxy.Outcome)) *devmesh.Mesh {
+	t.Helper()
+	return startMesh(t, devmesh.Options{
+		Config:  document(t, strings.Replace(services, "OUT", out, 1)),
+		App:     func(string) string { return addr },
+		Observe: observe,
+	})
+}
+
+// TestGRPC: the client and the server with the waypoint between them. What no
+// rule takes the waypoint answers itself, which unimplemented_service hears.
+func TestGRPC(t *testing.T) {
+	i := buildInterop(t)
+	addr := i.serve(t)
+	for _, out := range []string{"HBONE", "TCP"} {
+		m := startServices(t, addr, out, nil)
+		for _, mode := range []devmesh.Mode{devmesh.HBONE, devmesh.Sandwich} {
+			for _, name := range portable {
+				t.Run(fmt.Sprintf("in %s/out %s/%s", mode, out, name), func(t *testing.T) {
+					if err := i.ask(t, entry(t, m, mode), name); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			if n := m.Waypoint(mode).Stats().Faults[fault.NoRoute].Load(); n != 1 {
+				t.Errorf("in %s, out %s: %d calls had no route, want that of unimplemented_service", mode, out, n)
+			}
+		}
+	}
+}
+
+// calls is how many a soak makes.
+const calls = 100_000
+
+// TestGRPCSoak makes many calls on one connection of the client's. None may
+// fail, nor be tried twice.
+func TestGRPCSoak(t *testing.T) {
+	i := buildInterop(t)
+	addr := i.serve(t)
+	var good, bad, again atomic.Int64
+	m := startServices(t, addr, "HBONE", func(_ devmesh.Mode, o *proxy.Outcome) {
+		if o.Stream.Fault == nil {
+			good.Add(1)
+		} else {
+			bad.Add(1)
+		}
+		again.Add(int64(len(o.Stream.Attempts) - 1))
+	})
+	for _, mode := range []devmesh.Mode{devmesh.HBONE, devmesh.Sandwich} {
+		t.Run(string(mode), func(t *testing.T) {
+			good.Store(0)
+			err := i.ask(t, entry(t, m, mode), "rpc_soak", "-soak_iterations", strconv.Itoa(calls), "-soak_num_threads", "16",
+				"-soak_request_size", "300", "-soak_response_size", "1000", "-soak_overall_timeout_seconds", "150")
+			if err != nil {
+				t.Error(err)
+			}
+			if good.Load() != calls || bad.Load() != 0 || again.Load() != 0 {
+				t.Errorf("%d calls went well, %d did not, %d were tried again; want %d, none, none", good.Load(), bad.Load(), again.Load(), calls)
+			}
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +72,19 @@ func h2specGroup(t *testing.T, c *config.Config, g *spec.TestGroup, excused map[
 		n += h2specGroup(t, c, sub, excused)
 	}
 	return n
+}
+
+// TestH2specInside: what clients speak inside tunnels, to an application that
+// speaks it as well and to one of HTTP/1.
+func TestH2specInside(t *testing.T) {
+	for _, app := range []string{"http2", "http"} {
+		m := startMesh(t, devmesh.Options{Config: document(t, strings.Replace(routed, "APP", app, 1))})
+		for _, mode := range []devmesh.Mode{devmesh.HBONE, devmesh.Sandwich} {
+			t.Run(app+" over "+string(mode), func(t *testing.T) {
+				h2spec(t, entry(t, m, mode), config.Config{MaxHeaderLen: 4000}, nil)
+			})
+		}
+	}
 }
 
 // What h2spec asks for by GET a tunnel's end refuses, whole and at once.
