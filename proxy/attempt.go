@@ -28,6 +28,9 @@ func (x *exchange) forward(t *turn.Turn) {
 		x.req.ExpectContinue = false
 		x.down.writeContinue(t)
 	}
+	if len(x.req.Upgrade) > 0 {
+		x.askWebSocket()
+	}
 	x.to(t, xConnecting)
 	x.started = t.Now()
 	x.request.sent = 0

@@ -196,12 +196,17 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 	x.request.head = r.Header.Size()
 	x.request.ended = end
 	x.request.rawEnd = end
+	offers := len(r.Upgrade) > 0
 	x.sanitize(r)
 	if lim := &x.p.timeouts; lim.Body > 0 || lim.Stream > 0 {
 		x.watchIdle(t)
 	}
 	if x.svc == nil {
 		x.fail(t, fault.Wrap(fault.NotOurs, fault.Local, nil))
+		return
+	}
+	if offers && len(r.Upgrade) == 0 && r.Proto == message.HTTP2 { // an extended CONNECT is nothing without it
+		x.fail(t, fault.Wrap(fault.NotImplemented, fault.Downstream, errors.New("extended CONNECT for a protocol that may not be switched to")))
 		return
 	}
 	if string(r.Method) == "CONNECT" {
@@ -255,7 +260,11 @@ func (x *exchange) afterRequest(t *turn.Turn, ph phase, reply *filters.Reply) {
 
 // setDeadline starts the route's clock for the whole request.
 func (x *exchange) setDeadline(t *turn.Turn) {
-	if d := x.route.Info.Timeout; d > 0 {
+	d := x.route.Info.Timeout
+	if own := grpcTimeout(&x.req); own > 0 && (d == 0 || own < d) {
+		d = own
+	}
+	if d > 0 {
 		x.deadline = x.stream.Start.Add(d)
 		x.stream.Deadline = x.deadline
 		x.arm(t)

@@ -1,12 +1,15 @@
 package proxy
 
 import (
+	"bytes"
+	"strconv"
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
 
 // reply makes r the response: the attempt in progress is given up, and the
@@ -31,6 +34,10 @@ func (x *exchange) reply(t *turn.Turn, r *filters.Reply) {
 // setResponse turns a Reply into the response head.
 func (x *exchange) setResponse(r *filters.Reply) {
 	x.resp.Reset()
+	if asksGRPC(&x.req) {
+		x.setStatus(r)
+		return
+	}
 	x.resp.Status = r.Status
 	x.resp.Length = int64(len(r.Body))
 	for _, f := range r.Header {
@@ -41,6 +48,50 @@ func (x *exchange) setResponse(r *filters.Reply) {
 	if x.resp.Bodiless() || string(x.req.Method) == "HEAD" {
 		x.response.local = nil
 	}
+}
+
+// setStatus turns a Reply to a gRPC call into the response that gRPC's clients
+// read, a status and nothing else ("Trailers-Only"): its HTTP status is always
+// 200, and its body is the status's message.
+func (x *exchange) setStatus(r *filters.Reply) {
+	x.resp.Status, x.resp.Length = 200, message.UnknownLength
+	h := &x.resp.Header
+	h.Add("content-type", "application/grpc")
+	for _, f := range r.Header {
+		if message.LookupString(f.Name) != message.ContentType {
+			h.Add(f.Name, f.Value)
+		}
+	}
+	var room [32]byte
+	h.SetBytes("grpc-status", strconv.AppendInt(room[:0], int64(grpcStatus(r.Status)), 10))
+	if text := bytes.TrimSpace(r.Body); len(text) > 0 {
+		h.SetBytes("grpc-message", appendMessage(make([]byte, 0, 128), text[:min(len(text), maxMessage)]))
+	}
+	x.response.drop()
+	x.response = responseSide{ours: true, ended: true}
+}
+
+// maxMessage bounds what a status says, because a client's limit for heads is all
+// that it has room in.
+const maxMessage = 1 << 10
+
+// grpcStatus is the one table of what an HTTP status means to gRPC: the one that
+// its clients use for answers of proxies that know nothing of gRPC (gRPC's
+// http-grpc-status-mapping).
+func grpcStatus(status int) int {
+	switch status {
+	case 400:
+		return 13 // INTERNAL
+	case 401:
+		return 16 // UNAUTHENTICATED
+	case 403:
+		return 7 // PERMISSION_DENIED
+	case 404:
+		return 12 // UNIMPLEMENTED
+	case 429, 502, 503, 504:
+		return 14 // UNAVAILABLE
+	}
+	return 2 // UNKNOWN
 }
 
 // dropAttempt gives up what goes on upstream.

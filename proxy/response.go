@@ -49,6 +49,9 @@ func (x *exchange) Head(t *turn.Turn, r *message.Response, end bool) {
 		return
 	}
 	a := x.record(t, r.Status, nil, x.call.Progress())
+	if end {
+		a.GRPC = grpcStatusOf(r)
+	}
 	if wait, again := x.mayRetry(a); again {
 		if !end {
 			x.call.Cancel(t)
@@ -60,6 +63,9 @@ func (x *exchange) Head(t *turn.Turn, r *message.Response, end bool) {
 	}
 	if end && r.Status != 101 {
 		x.call = nil // it is over: the connection may serve another
+	}
+	if len(x.req.Upgrade) > 0 && !x.switched(t) {
+		return
 	}
 	x.to(t, xResponding)
 	x.response.ended = end

@@ -183,6 +183,10 @@ func resetCode(x *exchange) uint32 {
 	if x == nil || x.stream.Fault == nil {
 		return h2.CodeInternal
 	}
+	switch x.stream.Fault.Kind {
+	case fault.UpstreamTimeout, fault.StreamIdle, fault.DurationExceeded:
+		return h2.CodeCancel // it may be long, but all is well with it
+	}
 	if err, ok := errors.AsType[*h2.StreamError](x.stream.Fault); ok && err.Remote {
 		switch err.Code {
 		case h2.CodeCancel, h2.CodeEnhanceYourCalm, h2.CodeInadequateSecurity, h2.CodeProtocol:
