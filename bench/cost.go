@@ -134,6 +134,43 @@ func meshCost(streams, conns int, bar float64) Scenario {
 	}
 }
 
+// callsPlan is gRPC through HBONE: so many calls at once, each mesh connection
+// with one HTTP/2 connection inside.
+func (r *Rig) callsPlan(conns, calls int) traffic.Plan {
+	p := r.meshPlan(conns, small(calls))
+	p.Calls = calls / conns
+	return p
+}
+
+// callCost compares gRPC in HBONE, in and out, with the TLS relay.
+func callCost(calls, conns int, bar float64) Scenario {
+	name := fmt.Sprintf("grpc-%d-on-%d-vs-tls-relay", calls, conns)
+	return Scenario{
+		Bars: []Bar{{Name: name, Most: bar}},
+		Run: func(ctx context.Context, r *Rig, f Figures) error {
+			end, err := r.Part("tunnel-grpc", loadCPU, PartOptions{Certs: r.certs["echo"]})
+			if err != nil {
+				return err
+			}
+			way, err := r.waypoint(ctx, proxyCPU, upstream{Tunnel: end.Addr, GRPC: true})
+			if err != nil {
+				return err
+			}
+			rel, err := r.Part("relay-tls", proxyCPU, PartOptions{To: end.Addr, Certs: r.certs["waypoint"]})
+			if err != nil {
+				return err
+			}
+			plan := r.callsPlan(conns, calls)
+			costs, err := r.Compare(ctx, []Variant{{"waypoint", way.hbone, plan}, {"tls-relay", rel, plan}})
+			if err != nil {
+				return err
+			}
+			f[name] = compared(costs[0], costs[1])
+			return nil
+		},
+	}
+}
+
 // compared is the figure for a ratio of costs.
 func compared(of, to Costs) Figure {
 	return Figure{Spread: Ratio(of, to), Note: fmt.Sprintf("%.2f µs %s, %.2f µs %s", spread(of.Costs).Median, of.Name, spread(to.Costs).Median, to.Name)}

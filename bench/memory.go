@@ -26,7 +26,7 @@ func allocationsAndGoroutines() Scenario {
 			if err != nil {
 				return err
 			}
-			if f[objects], err = r.countAllocs(ctx, in); err != nil {
+			if f[objects], err = r.countAllocs(ctx, in, r.meshPlan(4, small(32))); err != nil {
 				return err
 			}
 			f[routines], err = r.countGoroutines(ctx, in)
@@ -35,8 +35,28 @@ func allocationsAndGoroutines() Scenario {
 	}
 }
 
-func (r *Rig) countAllocs(ctx context.Context, in *Inside) (Figure, error) {
-	s, err := r.Load(ctx, in.hbone, r.meshPlan(4, small(32)))
+// callAllocations counts heap objects of ours per gRPC call, HBONE in and out.
+func callAllocations() Scenario {
+	const objects = "grpc-allocs-per-call"
+	return Scenario{
+		Bars: []Bar{{Name: objects, Unit: "allocs", Most: 3}},
+		Run: func(ctx context.Context, r *Rig, f Figures) error {
+			end, err := r.Part("tunnel-grpc", loadCPU, PartOptions{Certs: r.certs["echo"]})
+			if err != nil {
+				return err
+			}
+			in, err := r.inside(ctx, upstream{Tunnel: end.Addr, GRPC: true}, true)
+			if err != nil {
+				return err
+			}
+			f[objects], err = r.countAllocs(ctx, in, r.callsPlan(4, 32))
+			return err
+		},
+	}
+}
+
+func (r *Rig) countAllocs(ctx context.Context, in *Inside, plan traffic.Plan) (Figure, error) {
+	s, err := r.Load(ctx, in.hbone, plan)
 	if err != nil {
 		return Figure{}, err
 	}

@@ -148,6 +148,7 @@ func Scenarios() []Scenario {
 	return []Scenario{
 		harness(),
 		allocationsAndGoroutines(),
+		callAllocations(),
 		idleMemory(),
 		resets(),
 		slowReader(),
@@ -155,6 +156,7 @@ func Scenarios() []Scenario {
 		bulkBesideSmall(),
 		meshCost(32, 4, 1.35),
 		meshCost(256, 8, 1.50),
+		callCost(32, 4, 1.80),
 		proxyCost(),
 	}
 }

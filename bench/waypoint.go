@@ -35,6 +35,28 @@ httpRoutes:
     backendRefs: [{name: svc, port: 80}]
 `
 
+// grpcText is the same for calls.
+const grpcText = `apiVersion: sandwich-mesh.io/v1alpha1
+kind: Waypoint
+metadata: {name: bars, namespace: demo}
+services:
+- name: svc
+  addresses: [VIP]
+  ports: [{port: 80, targetPort: TARGET, appProtocol: grpc}]
+  endpoints: [{workload: svc-1}]
+workloads:
+- {name: svc-1, address: ADDRESS, serviceAccount: echo, protocol: PROTOCOL}
+- {name: curl, address: 10.1.0.5, serviceAccount: curl}
+grpcRoutes:
+- name: svc
+  parentRefs: [{kind: Service, name: svc, port: 80}]
+  rules:
+  - matches: [{method: {service: bench.v1.Echo}, headers: [{name: x-canary, value: "1"}]}]
+    backendRefs: [{name: svc, port: 80}]
+  - matches: [{method: {service: bench.v1.Echo}}]
+    backendRefs: [{name: svc, port: 80}]
+`
+
 // application is where the document says that the application listens, if it
 // lies behind a tunnel; the tunnel's end answers in its place.
 const application = "127.0.0.1:9080"
@@ -43,6 +65,7 @@ const application = "127.0.0.1:9080"
 type upstream struct {
 	Plain  string // IP:port of the application; or:
 	Tunnel string // IP:port of the node tunnel before it
+	GRPC   bool   // it answers calls
 }
 
 func (u upstream) document() (string, error) {
@@ -54,8 +77,12 @@ func (u upstream) document() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("endpoint of the document: %w", err)
 	}
+	text := documentText
+	if u.GRPC {
+		text = grpcText
+	}
 	service, _, _ := net.SplitHostPort(vip)
-	return strings.NewReplacer("VIP", service, "TARGET", port, "ADDRESS", host, "PROTOCOL", protocol).Replace(documentText), nil
+	return strings.NewReplacer("VIP", service, "TARGET", port, "ADDRESS", host, "PROTOCOL", protocol).Replace(text), nil
 }
 
 // writeDocument writes the document for an upstream, in a directory of its own,
