@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -70,6 +71,8 @@ func (m *Mesh) StopApp(workload string) {
 //	/bytes/1000   answers with so many bytes
 //	/body         answers with the request's body
 //	/slow/100ms   waits first
+//
+// A gRPC call gets its messages back, and the workload in x-workload.
 func Echo(workload string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/status/{code}", func(w http.ResponseWriter, r *http.Request) {
@@ -108,7 +111,38 @@ func Echo(workload string) http.Handler {
 		}
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { describe(w, r, workload) })
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.Header.Get("content-type"), "application/grpc") {
+			echoCall(w, r, workload)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// echoCall sends a call's messages back as they come: framed they arrive, framed
+// they go.
+func echoCall(w http.ResponseWriter, r *http.Request, workload string) {
+	w.Header().Set("content-type", r.Header.Get("content-type"))
+	w.Header().Set("x-workload", workload)
+	w.WriteHeader(http.StatusOK)
+	out := http.NewResponseController(w)
+	out.Flush()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := r.Body.Read(buf)
+		if n > 0 {
+			w.Write(buf[:n])
+			out.Flush()
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler) // the caller has gone
+		}
+	}
+	w.Header().Set(http.TrailerPrefix+"grpc-status", "0")
 }
 
 func describe(w http.ResponseWriter, r *http.Request, workload string) {

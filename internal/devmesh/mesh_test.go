@@ -67,3 +67,22 @@ func TestPath(t *testing.T) {
 		}
 	}
 }
+
+// TestEchoAnswersCalls: a gRPC call gets its messages back and a status.
+func TestEchoAnswersCalls(t *testing.T) {
+	m := start(t, strings.Replace(document, "appProtocol: http", "appProtocol: grpc", 1))
+	client := &http.Client{Transport: &http.Transport{Protocols: new(http.Protocols)}}
+	client.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
+	defer client.CloseIdleConnections()
+	for _, mode := range []Mode{HBONE, Sandwich} {
+		e, _ := m.Find("reviews", mode)
+		r, err := client.Post(e.URL+"/shop.v1.Reviews/List", "application/grpc", strings.NewReader("\x00\x00\x00\x00\x05hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r.Body)
+		if err != nil || string(text) != "\x00\x00\x00\x00\x05hello" || r.Header.Get("x-workload") != "shop/v1-a" || r.Trailer.Get("grpc-status") != "0" {
+			t.Errorf("%s: got %q, %v with %v and %v", mode, text, err, r.Header, r.Trailer)
+		}
+	}
+}
