@@ -4,6 +4,7 @@ package examples
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -26,7 +27,8 @@ type command struct {
 }
 
 // TestPages runs every command of every example's page: `waypoint dev` beside
-// the others, on a free port, until the page ends.
+// the others, on free ports in place of 8080 and those behind it, until the page
+// ends.
 func TestPages(t *testing.T) {
 	pages, err := filepath.Glob("*/README.md")
 	if err != nil || len(pages) == 0 {
@@ -47,14 +49,16 @@ func runPage(t *testing.T, bin, page string) {
 	if _, err := os.ReadFile(filepath.Join(filepath.Dir(page), "config.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	port := freePort(t)
+	port := freePorts(t)
 	dev := 0
 	for _, c := range commands(string(text)) {
 		line := strings.ReplaceAll(c.line, "go run ./cmd/waypoint", bin)
-		line = strings.ReplaceAll(line, "127.0.0.1:8080", "127.0.0.1:"+port)
+		for i := range ports {
+			line = strings.ReplaceAll(line, fmt.Sprintf("127.0.0.1:%d", 8080+i), fmt.Sprintf("127.0.0.1:%d", port+i))
+		}
 		if strings.HasPrefix(line, bin+" dev ") {
 			dev++
-			start(t, strings.Fields(line+" --quiet --port "+port), "127.0.0.1:"+port)
+			start(t, strings.Fields(fmt.Sprintf("%s --quiet --port %d", line, port)), fmt.Sprintf("127.0.0.1:%d", port))
 			continue
 		}
 		got := run(t, line)
@@ -142,13 +146,27 @@ func start(t *testing.T, args []string, addr string) {
 	}
 }
 
-func freePort(t *testing.T) string {
+// ports is how many entries a page may ask.
+const ports = 4
+
+// freePorts returns the first of some ports that are free side by side. They lie
+// below those that the system gives to connections.
+func freePorts(t *testing.T) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		first, free := 20000+rand.IntN(10000), 0
+		for i := range ports {
+			ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+i))
+			if err != nil {
+				break
+			}
+			defer ln.Close()
+			free++
+		}
+		if free == ports {
+			return first
+		}
 	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
+	t.Fatal("no free ports on loopback")
+	return 0
 }

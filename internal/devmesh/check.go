@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -53,6 +52,10 @@ var checks = []struct {
 	{"504 when the time is up", (*checker).timeout},
 	{"as many retries as the route says", (*checker).retry},
 	{"400 for what is no request", (*checker).malformed},
+	{"HTTP/2 in the tunnel", (*checker).http2},
+	{"a gRPC call, its messages and its status", (*checker).call},
+	{"UNIMPLEMENTED for a call without a route", (*checker).unrouted},
+	{"a WebSocket, bytes both ways", (*checker).webSocket},
 }
 
 // Check sends a fixed set of requests through every mode and tells each result
@@ -180,22 +183,27 @@ func (c *checker) head() error {
 	return err
 }
 
-// raw sends bytes as they are and reads all that comes back.
-func (c *checker) raw(service, text string) ([]byte, error) {
+// connect opens a connection to a service's entry.
+func (c *checker) connect(service string) (*net.TCPConn, error) {
 	u, err := c.url(service, "")
 	if err != nil {
 		return nil, err
 	}
-	where, err := url.Parse(u)
+	nc, err := net.Dial("tcp", strings.TrimPrefix(u, "http://"))
 	if err != nil {
 		return nil, err
 	}
-	nc, err := net.Dial("tcp", where.Host)
+	nc.SetDeadline(time.Now().Add(10 * time.Second))
+	return nc.(*net.TCPConn), nil
+}
+
+// raw sends bytes as they are and reads all that comes back.
+func (c *checker) raw(service, text string) ([]byte, error) {
+	nc, err := c.connect(service)
 	if err != nil {
 		return nil, err
 	}
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.WriteString(nc, text); err != nil {
 		return nil, err
 	}
@@ -214,16 +222,11 @@ func (c *checker) http10() error {
 }
 
 func (c *checker) expectContinue() error {
-	u, err := c.url("reviews", "")
-	if err != nil {
-		return err
-	}
-	nc, err := net.Dial("tcp", strings.TrimPrefix(u, "http://"))
+	nc, err := c.connect("reviews")
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(10 * time.Second))
 	fmt.Fprint(nc, "POST /up HTTP/1.1\r\nHost: reviews\r\nContent-Length: 4\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
 	r := bufio.NewReader(nc)
 	line, err := r.ReadString('\n')

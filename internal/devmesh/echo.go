@@ -1,7 +1,10 @@
 package devmesh
 
 import (
+	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -44,7 +47,15 @@ func (m *Mesh) app(workload string) (*app, error) {
 	a := &app{addr: l.Addr().String(), server: &http.Server{Handler: h, Protocols: new(http.Protocols), ReadHeaderTimeout: 10 * time.Second}}
 	a.server.Protocols.SetHTTP1(true)
 	a.server.Protocols.SetUnencryptedHTTP2(true)
-	go a.server.Serve(l)
+	leaf, err := m.ca.Issue([]string{"spiffe://cluster.local/ns/default/sa/echo"}) // for who speaks TLS end to end
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(leaf.Chain, leaf.Key)
+	if err != nil {
+		return nil, err
+	}
+	go a.server.Serve(eitherListener{l, &tls.Config{Certificates: []tls.Certificate{pair}}})
 	m.apps[workload] = a
 	return a, nil
 }
@@ -72,7 +83,10 @@ func (m *Mesh) StopApp(workload string) {
 //	/body         answers with the request's body
 //	/slow/100ms   waits first
 //
-// A gRPC call gets its messages back, and the workload in x-workload.
+//	/chat         takes a WebSocket upgrade and sends back what comes, unread
+//
+// A gRPC call gets its messages back, and the workload in x-workload. Who speaks
+// TLS is answered in TLS.
 func Echo(workload string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/status/{code}", func(w http.ResponseWriter, r *http.Request) {
@@ -110,6 +124,7 @@ func Echo(workload string) http.Handler {
 			fmt.Fprintln(w, workload, "after", d)
 		}
 	})
+	mux.HandleFunc("/chat", chat)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { describe(w, r, workload) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.Header.Get("content-type"), "application/grpc") {
@@ -143,6 +158,25 @@ func echoCall(w http.ResponseWriter, r *http.Request, workload string) {
 		}
 	}
 	w.Header().Set(http.TrailerPrefix+"grpc-status", "0")
+}
+
+// chat switches to WebSocket (RFC 6455, section 4.2.2) and echoes bytes, frames
+// and all, until the client has ended.
+func chat(w http.ResponseWriter, r *http.Request) {
+	if !strings.EqualFold(r.Header.Get("upgrade"), "websocket") {
+		http.Error(w, "no upgrade to websocket", http.StatusUpgradeRequired)
+		return
+	}
+	nc, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer nc.Close()
+	sum := sha1.Sum([]byte(r.Header.Get("sec-websocket-key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	fmt.Fprintf(buf, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(sum[:]))
+	buf.Flush()
+	io.Copy(nc, buf)
 }
 
 func describe(w http.ResponseWriter, r *http.Request, workload string) {
