@@ -64,7 +64,7 @@ func listen(t *testing.T) net.Listener {
 }
 
 // newCourse starts one. Its endpoint speaks HBONE, or plain TCP if sandwiched.
-func newCourse(t *testing.T, sandwiched bool) *course {
+func newCourse(t *testing.T, sandwiched bool, tune ...func(*hbone.ServerOptions, *proxy.Options)) *course {
 	t.Helper()
 	ca, err := devca.New("test")
 	if err != nil {
@@ -73,20 +73,24 @@ func newCourse(t *testing.T, sandwiched bool) *course {
 	far := listen(t)
 	answer := func(_ *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler, error) { return &answerer{tun: tun}, nil }
 	so := hbone.ServerOptions{Accept: answer, Certificates: identity(t, ca, "spiffe://cluster.local/ns/shop/sa/a")}
+	waypointID := "spiffe://cluster.local/ns/shop/sa/waypoint"
+	po := proxy.Options{
+		Certificates: identity(t, ca, waypointID), Registry: filters.NewRegistry(), Sandwiched: sandwiched,
+		Dial: func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", far.Addr().String())
+		},
+	}
+	for _, f := range tune {
+		f(&so, &po)
+	}
 	server := hbone.NewServer(so)
 	if sandwiched {
 		go server.ServePlain(far)
 	} else {
 		go server.ServeHBONE(far)
 	}
-	waypointID := "spiffe://cluster.local/ns/shop/sa/waypoint"
-	p := proxy.New(proxy.Options{
-		Certificates: identity(t, ca, waypointID), Registry: filters.NewRegistry(), Sandwiched: sandwiched,
-		Dial: func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "tcp", far.Addr().String())
-		},
-	})
+	p := proxy.New(po)
 	p.Apply(decode(t, plainDoc(once)))
 	mesh, header := listen(t), listen(t)
 	ctx, stop := context.WithCancel(context.Background())
@@ -117,8 +121,9 @@ const devmeshClient = "spiffe://cluster.local/ns/demo/sa/curl"
 
 // An answerer replies to each question, in the turn that brings it.
 type answerer struct {
-	tun hbone.Tunnel
-	got int
+	tun   hbone.Tunnel
+	got   int
+	after time.Duration // 0: at once
 }
 
 func (a *answerer) Opened(*turn.Turn) {}
@@ -128,6 +133,10 @@ func (a *answerer) Data(t *turn.Turn, p []byte, end bool) {
 	// The proxy writes a question its own way; an empty line ends it all the same.
 	if a.got += len(p); len(p) >= 4 && string(p[len(p)-4:]) == "\r\n\r\n" {
 		a.got = 0
+		if a.after > 0 {
+			time.AfterFunc(a.after, a.later)
+			return
+		}
 		a.tun.Write(t, replyBytes)
 	}
 	if end {
@@ -136,11 +145,18 @@ func (a *answerer) Data(t *turn.Turn, p []byte, end bool) {
 }
 func (a *answerer) Closed(*turn.Turn, error) {}
 
+func (a *answerer) later() {
+	var t turn.Turn
+	a.tun.Write(&t, replyBytes)
+	t.End()
+}
+
 var questionBytes, replyBytes = []byte(question), []byte(reply)
 
 // An asker asks so many times, each time in the turn that brings the answer.
 type asker struct {
 	tun    hbone.Tunnel
+	asks   []byte
 	left   int
 	got    int
 	done   chan struct{}
@@ -157,7 +173,7 @@ func (a *asker) Data(t *turn.Turn, p []byte, end bool) {
 	}
 	a.got = 0
 	if a.left--; a.left > 0 {
-		a.tun.Write(t, questionBytes)
+		a.tun.Write(t, a.asks)
 		return
 	}
 	a.done <- struct{}{}
@@ -166,7 +182,7 @@ func (a *asker) Closed(_ *turn.Turn, err error) { a.failed = err; close(a.done) 
 
 func (c *course) open() *asker {
 	c.t.Helper()
-	a := &asker{done: make(chan struct{}, 1)}
+	a := &asker{done: make(chan struct{}, 1), asks: questionBytes}
 	var t turn.Turn
 	a.tun = c.pool.Open(&t, c.dest, a)
 	t.End()
@@ -181,7 +197,7 @@ func (a *asker) ask(t *testing.T, n int) {
 	t.Helper()
 	a.left = n
 	var tn turn.Turn
-	a.tun.Write(&tn, questionBytes)
+	a.tun.Write(&tn, a.asks)
 	tn.End()
 	select {
 	case _, ok := <-a.done:

@@ -265,7 +265,7 @@ func (x *exchange) setDeadline(t *turn.Turn) {
 		d = own
 	}
 	if d > 0 {
-		x.deadline = x.stream.Start.Add(d)
+		x.deadline = x.stream.Start.Add(x.stream.Times[filters.StageQueue] + d) // its turn begins the time
 		x.stream.Deadline = x.deadline
 		x.arm(t)
 	}
@@ -347,7 +347,6 @@ func (x *exchange) finish(t *turn.Turn, keep bool) {
 	if x.state == xOver {
 		return
 	}
-	x.spendNow(stageOf[x.state])
 	x.state = xOver
 	if x.armed {
 		x.p.wheel.Stop(&x.timer)

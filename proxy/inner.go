@@ -3,6 +3,7 @@ package proxy
 import (
 	"time"
 
+	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/internal/wheel"
@@ -46,6 +47,7 @@ type inner struct {
 	source  *measure.Source // who calls, by the snapshot
 	timer   wheel.Timer
 	since   time.Time // of the head or the idleness that timer watches
+	queued  time.Time // since when bytes of the next request wait; zero: none do
 	waitsAt timerFor
 	held    int  // bytes received that are neither credited nor the exchange's
 	unread  int  // when lingering: what the client had not read on the last look
@@ -98,6 +100,7 @@ func (in *inner) feed(t *turn.Turn, p []byte, end bool) {
 	if len(p) > 0 {
 		in.held += len(p)
 		in.codec.Feed(t, p)
+		in.wait(t)
 		in.credit(t)
 	}
 	if end {
@@ -105,6 +108,16 @@ func (in *inner) feed(t *turn.Turn, p []byte, end bool) {
 		in.codec.EOF(t)
 	}
 	in.settle(t)
+}
+
+// wait notes since when a request waits for the one before it.
+func (in *inner) wait(t *turn.Turn) {
+	switch waits := in.codec.Kept() > 0; {
+	case !waits:
+		in.queued = time.Time{}
+	case in.queued.IsZero():
+		in.queued = t.Now()
+	}
 }
 
 // credit returns credit for what the codec has taken and found to be no body:
@@ -300,6 +313,9 @@ func (in *inner) NewRequest(t *turn.Turn) *message.Request {
 	if in.x == nil {
 		in.pin()
 		in.x = in.p.newExchange(t, in.origin())
+		if !in.queued.IsZero() {
+			in.x.waited(t, in.queued, filters.StageQueue)
+		}
 	}
 	return &in.x.req
 }
@@ -447,6 +463,7 @@ func (in *inner) goOn(t *turn.Turn) {
 		return
 	}
 	in.codec.Next(t)
+	in.wait(t)
 	in.credit(t)
 	in.settle(t)
 }

@@ -86,6 +86,7 @@ func serverFault(grpc int) bool {
 // the only place that does.
 func (x *exchange) observe(*turn.Turn) {
 	p := x.p
+	x.spendNow(stageOf[x.state])
 	p.stats.Requests.Add(1)
 	if f := x.stream.Fault; f != nil {
 		p.stats.Faults[f.Kind].Add(1)
@@ -122,6 +123,9 @@ func (x *exchange) measure(o *Outcome) {
 	}
 	if a := o.Last(); a != nil {
 		r.At = a.Workload
+	}
+	if x.stream.Upgraded { // how long people talk is no latency
+		r.Duration -= x.stream.Times[filters.StageBody]
 	}
 	x.p.meter.Request(&r)
 }

@@ -97,6 +97,8 @@ type outcome struct {
 	received int64
 	sent     int64
 	attempts []filters.Attempt
+	times    filters.Times
+	took     time.Duration
 }
 
 func (o outcome) String() string {
@@ -182,6 +184,7 @@ func (r *rig) close() {
 
 func (r *rig) observe(o *Outcome) {
 	out := outcome{status: o.Status, kind: fault.Kinds, reason: o.Reason, received: o.Received, sent: o.Sent}
+	out.times, out.took = o.Stream.Times, time.Since(o.Stream.Start)
 	if o.Stream.Fault != nil {
 		out.kind = o.Stream.Fault.Kind
 	}

@@ -57,6 +57,13 @@ func (x *exchange) spend(t *turn.Turn) {
 // spendNow ends a stage by a look at the clock.
 func (x *exchange) spendNow(s filters.Stage) { x.stream.Spend(s, time.Since(x.stream.Start)) }
 
+// waited says that the first byte of a request came before anybody could look at
+// it, and why.
+func (x *exchange) waited(t *turn.Turn, since time.Time, why filters.Stage) {
+	x.stream.Start = since
+	x.stream.Spend(why, t.Now().Sub(since))
+}
+
 // requestPhase and responsePhase run a chain, and time it if it has anything to
 // run. What went before in this turn were the others of its connection.
 func (x *exchange) requestPhase(c *filters.Chain) *filters.Reply {
