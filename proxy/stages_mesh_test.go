@@ -123,7 +123,7 @@ func TestStagesOfFilters(t *testing.T) {
 			})
 			a := c.open()
 			a.asks = []byte("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\r\n\r\n") // the application waits for an empty line
-			a.ask(t, 2) // the first one opens connections
+			a.ask(t, 2)                                                                        // the first one opens connections
 			for s, took := range got.all[1] {
 				if want := filters.Stage(s) == filters.StageFilters; want != (took >= delay) {
 					t.Errorf("%v in %s", took, filters.Stage(s))
