@@ -28,14 +28,16 @@ const (
 // A course is a proxy between two ends that are built on hbone alone: what is
 // counted in this process is counted of all three.
 type course struct {
-	t     *testing.T
-	proxy *proxy.Proxy
-	pool  *hbone.Pool // the client's
-	dest  *hbone.Dest
-	plain string // where PROXY connections come in
+	t      testing.TB
+	proxy  *proxy.Proxy
+	pool   *hbone.Pool // the client's
+	dest   *hbone.Dest
+	mesh   netip.AddrPort
+	expect []peer.ID
+	plain  string // where PROXY connections come in
 }
 
-func identity(t *testing.T, ca *devca.CA, id string) *hbone.Certificates {
+func identity(t testing.TB, ca *devca.CA, id string) *hbone.Certificates {
 	t.Helper()
 	leaf, err := ca.Issue([]string{id})
 	if err != nil {
@@ -53,7 +55,7 @@ func identity(t *testing.T, ca *devca.CA, id string) *hbone.Certificates {
 	return c
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -64,7 +66,12 @@ func listen(t *testing.T) net.Listener {
 }
 
 // newCourse starts one. Its endpoint speaks HBONE, or plain TCP if sandwiched.
-func newCourse(t *testing.T, sandwiched bool, tune ...func(*hbone.ServerOptions, *proxy.Options)) *course {
+func newCourse(t testing.TB, sandwiched bool, tune ...func(*hbone.ServerOptions, *proxy.Options)) *course {
+	t.Helper()
+	return newCourseOf(t, sandwiched, plainDoc(once), tune...)
+}
+
+func newCourseOf(t testing.TB, sandwiched bool, doc string, tune ...func(*hbone.ServerOptions, *proxy.Options)) *course {
 	t.Helper()
 	ca, err := devca.New("test")
 	if err != nil {
@@ -91,7 +98,7 @@ func newCourse(t *testing.T, sandwiched bool, tune ...func(*hbone.ServerOptions,
 		go server.ServeHBONE(far)
 	}
 	p := proxy.New(po)
-	p.Apply(decode(t, plainDoc(once)))
+	p.Apply(decode(t, doc))
 	mesh, header := listen(t), listen(t)
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
@@ -104,6 +111,7 @@ func newCourse(t *testing.T, sandwiched bool, tune ...func(*hbone.ServerOptions,
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.mesh, c.expect = mesh.Addr().(*net.TCPAddr).AddrPort(), []peer.ID{id}
 	c.dest = hbone.NewDest(mesh.Addr().(*net.TCPAddr).AddrPort(), netip.MustParseAddrPort("10.96.0.1:80"), []peer.ID{id})
 	t.Cleanup(func() {
 		stop()

@@ -14,6 +14,8 @@ func TestSizes(t *testing.T) {
 	}{
 		{"inner", unsafe.Sizeof(inner{}), 488},
 		{"exchange", unsafe.Sizeof(exchange{}), 1656},
+		{"inner2", unsafe.Sizeof(inner2{}), 128},
+		{"stream2", unsafe.Sizeof(stream2{}), 184},
 	} {
 		if row.got > row.want || row.got < row.want-row.want/8 {
 			t.Errorf("%s has %d bytes, the budget is %d", row.name, row.got, row.want)

@@ -146,6 +146,7 @@ func (st *stream2) Notified(*turn.Turn) {
 	st.Lock()
 	p := st.in.p
 	buf.Put(st.held)
+	st.codec.Init(nil)
 	st.in, st.s, st.hold, st.held, st.to, st.fin, st.closed = nil, nil, nil, nil, nil, false, false
 	st.Unlock()
 	p.streams2.Put(st)

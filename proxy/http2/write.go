@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 
@@ -25,10 +26,16 @@ var (
 // A bodyWriter holds what is written to a stream to the length that its head has
 // told.
 type bodyWriter struct {
-	left  int64 // or message.UnknownLength
-	begun bool  // the final head has been written
-	done  bool
-	none  bool // there is no body, whatever is written
+	scratch       // for the trailers too
+	left    int64 // or message.UnknownLength
+	begun   bool  // the final head has been written
+	done    bool
+	none    bool // there is no body, whatever is written
+}
+
+// start is called with the final head.
+func (w *bodyWriter) start(length int64, done bool) {
+	w.left, w.begun, w.done, w.none = length, true, done, false
 }
 
 // write sends a chunk.
@@ -51,89 +58,64 @@ func (w *bodyWriter) write(t *turn.Turn, s *h2.Stream, c *message.Chunk) error {
 		return nil
 	}
 	w.done = true
-	if c.Trailer == nil || w.none || !writeTrailer(t, s, c.Trailer) {
+	if c.Trailer == nil || w.none || !w.trailer(t, s, c.Trailer) {
 		s.CloseWrite(t)
 	}
 	return nil
 }
 
-// writeTrailer ends a stream with trailers, and reports false if there are none.
-func writeTrailer(t *turn.Turn, s *h2.Stream, h *message.Header) bool {
+// trailer ends a stream with trailers, and reports false if there are none.
+func (w *bodyWriter) trailer(t *turn.Turn, s *h2.Stream, h *message.Header) bool {
 	var room fieldRoom
-	b := room.begin()
+	fields := room[:0]
+	w.scratch.begin()
 	for i := range h.Len() {
 		if h.Known(i).InTrailer() {
-			b.message(h, i)
+			fields = append(fields, w.field(h, i))
 		}
 	}
-	if len(b.fields) > 0 {
-		s.SendHeaders(t, b.fields, true)
+	if len(fields) > 0 {
+		s.SendHeaders(t, fields, true)
 	}
-	return len(b.fields) > 0
+	return len(fields) > 0
 }
 
 // A fieldRoom is where the fields of a usual head are put together: on the
-// writer's stack.
-type fieldRoom struct {
-	fields  [40]h2.Field
-	scratch [256]byte
-}
+// writer's stack. They are passed and returned, and not kept in a struct together
+// with what they refer to, or all of it would escape.
+type fieldRoom [40]h2.Field
 
-// A builder puts a head together.
-type builder struct {
-	fields  []h2.Field
-	scratch []byte // for what is not in the message as it is to be sent
-}
+// A scratch is memory for what is not in a message as it is to be sent. It is kept
+// from head to head.
+type scratch struct{ bytes []byte }
 
-func (r *fieldRoom) begin() builder {
-	return builder{fields: r.fields[:0], scratch: r.scratch[:0]}
-}
+// keepScratch is how much of it is kept.
+const keepScratch = 512
 
-func (b *builder) add(name, value []byte) {
-	b.fields = append(b.fields, h2.Field{Name: name, Value: value})
-}
-
-// number adds a field with a number.
-func (b *builder) number(name []byte, n int64) {
-	at := len(b.scratch)
-	b.scratch = strconv.AppendInt(b.scratch, n, 10)
-	b.add(name, b.scratch[at:len(b.scratch):len(b.scratch)])
-}
-
-// headers adds the fields of a message that are not about one connection.
-func (b *builder) headers(h *message.Header) {
-	for i := range h.Len() {
-		if !h.Known(i).Hop() {
-			b.message(h, i)
-		}
+// begin makes the scratch ready for a head.
+func (s *scratch) begin() {
+	if s.bytes = s.bytes[:0]; cap(s.bytes) > keepScratch {
+		s.bytes = nil
 	}
 }
 
-// message adds a field of a message. Names are in lower case here. Credentials
-// are never indexed: on a connection that several clients share, one could find
-// out another's by what his own compress to (RFC 7541, section 7.1).
-func (b *builder) message(h *message.Header, i int) {
-	name, value := h.Field(i)
-	f := h2.Field{Name: name, Value: trim(value)}
-	switch known := h.Known(i); known {
-	case message.Unknown:
-		f.Name = b.lower(name)
-	case message.Authorization, message.ProxyAuthorization, message.Cookie, message.SetCookie:
-		f.Sensitive = true
-		fallthrough
-	default:
-		f.Name = known.Bytes()
-	}
-	b.fields = append(b.fields, f)
+// from returns what has been appended since it was at.
+func (s *scratch) from(at int) []byte { return s.bytes[at:len(s.bytes):len(s.bytes)] }
+
+// number returns a number's digits.
+func (s *scratch) number(n int64) []byte {
+	at := len(s.bytes)
+	s.bytes = strconv.AppendInt(s.bytes, n, 10)
+	return s.from(at)
 }
 
 // lower returns a name in lower case.
-func (b *builder) lower(name []byte) []byte {
+func (s *scratch) lower(name []byte) []byte {
 	for i, c := range name {
 		if 'A' <= c && c <= 'Z' {
-			at := len(b.scratch)
-			b.scratch = append(b.scratch, name...)
-			own := b.scratch[at:len(b.scratch):len(b.scratch)]
+			at := len(s.bytes)
+			s.bytes = append(s.bytes, name...)
+			own := s.from(at)
 			for ; i < len(own); i++ {
 				if 'A' <= own[i] && own[i] <= 'Z' {
 					own[i] |= 0x20
@@ -144,6 +126,54 @@ func (b *builder) lower(name []byte) []byte {
 	}
 	return name
 }
+
+// field returns a field of a message as it is sent. Credentials are never indexed:
+// on a connection that several clients share, one could find out another's by what
+// his own compress to (RFC 7541, section 7.1).
+func (s *scratch) field(h *message.Header, i int) h2.Field {
+	name, value := h.Field(i)
+	f := h2.Field{Name: name, Value: trim(value)}
+	switch known := h.Known(i); known {
+	case message.Unknown:
+		f.Name = s.lower(name)
+	case message.Authorization, message.ProxyAuthorization, message.Cookie, message.SetCookie:
+		f.Sensitive = true
+		fallthrough
+	default:
+		f.Name = known.Bytes()
+	}
+	return f
+}
+
+// headers appends the fields of a message that are not about one connection.
+func (s *scratch) headers(to []h2.Field, h *message.Header) []h2.Field {
+	for i := range h.Len() {
+		if !h.Known(i).Hop() {
+			to = append(to, s.field(h, i))
+		}
+	}
+	return to
+}
+
+func add(to []h2.Field, name, value []byte) []h2.Field {
+	return append(to, h2.Field{Name: name, Value: value})
+}
+
+// length appends content-length.
+func (s *scratch) length(to []h2.Field, n int64) []h2.Field {
+	return add(to, message.ContentLength.Bytes(), s.number(n))
+}
+
+// status appends :status.
+func status(to []h2.Field, n int) []h2.Field { return add(to, nameStatus, statuses[n][:]) }
+
+// statuses is never written.
+var statuses = func() (all [1000][3]byte) {
+	for n := range all {
+		all[n] = [3]byte{'0' + byte(n/100), '0' + byte(n/10%10), '0' + byte(n%10)}
+	}
+	return all
+}()
 
 // trim takes away white space around a value that a filter may have put there:
 // to an HTTP/2 peer it would be malformed.
@@ -184,8 +214,8 @@ type Server struct {
 	upgrade bool // it sent an extended CONNECT
 }
 
-// Init makes s ready for a stream.
-func (s *Server) Init(st *h2.Stream) { *s = Server{s: st} }
+// Init makes s ready for a stream; nil forgets one.
+func (s *Server) Init(st *h2.Stream) { *s = Server{s: st, out: bodyWriter{scratch: s.out.scratch}} }
 
 // Upgrade reports whether the request is an extended CONNECT.
 func (s *Server) Upgrade() bool { return s.upgrade }
@@ -209,46 +239,43 @@ func (s *Server) Informational(t *turn.Turn, r *message.Response) {
 		s.Continue(t)
 	default:
 		var room fieldRoom
-		b := room.begin()
-		b.number(nameStatus, int64(r.Status))
-		b.headers(&r.Header)
-		s.s.SendHeaders(t, b.fields, false)
+		s.out.scratch.begin()
+		s.s.SendHeaders(t, s.out.headers(status(room[:0], r.Status), &r.Header), false)
 	}
 }
 
 // WriteHead writes the final head. With end there is no body, and the response is
 // complete. A 101 answers an extended CONNECT, as its 200.
 func (s *Server) WriteHead(t *turn.Turn, r *message.Response, end bool) error {
-	status := r.Status
+	code := r.Status
 	switch {
 	case s.out.begun:
 		return ErrOrder
-	case (status == 101) != s.upgrade && (status == 101 || status < 300):
+	case (code == 101) != s.upgrade && (code == 101 || code < 300):
 		return ErrSwitch
-	case status == 101:
-		status, end = 200, false
-	case status < 200 || status > 999:
+	case code == 101:
+		code, end = 200, false
+	case code < 200 || code > 999:
 		return ErrHead
 	}
 	var room fieldRoom
-	b := room.begin()
-	b.number(nameStatus, int64(status))
-	b.headers(&r.Header)
-	s.out = bodyWriter{begun: true, done: end, left: r.Length}
+	s.out.scratch.begin()
+	fields := s.out.headers(status(room[:0], code), &r.Header)
+	s.out.start(r.Length, end)
 	switch {
-	case r.Bodiless(), s.upgrade && status < 300:
+	case r.Bodiless(), s.upgrade && code < 300:
 		s.out.none = r.Bodiless() && r.Status != 101
 	case s.isHead:
 		s.out.none = true
 		if r.Length >= 0 {
-			b.number(message.ContentLength.Bytes(), r.Length)
+			fields = s.out.length(fields, r.Length)
 		}
 	case end && r.Length > 0:
 		return ErrLength
 	case r.Length >= 0:
-		b.number(message.ContentLength.Bytes(), r.Length)
+		fields = s.out.length(fields, r.Length)
 	}
-	s.s.SendHeaders(t, b.fields, end)
+	s.s.SendHeaders(t, fields, end)
 	return nil
 }
 
@@ -266,6 +293,9 @@ type Client struct {
 	upgrade  bool
 }
 
+// Reset makes c ready for another stream.
+func (c *Client) Reset() { *c = Client{out: bodyWriter{scratch: c.out.scratch}} }
+
 // A Place is where a request goes: a connection on which a place for its stream
 // is reserved, and who hears of the stream.
 type Place struct {
@@ -277,7 +307,7 @@ type Place struct {
 // it is none, and then the place is still reserved; other errors are the
 // connection's, and the request was not sent.
 func (c *Client) WriteHead(t *turn.Turn, at Place, r *message.Request, end bool) (*h2.Stream, error) {
-	*c = Client{isHead: string(r.Method) == "HEAD", upgrade: len(r.Upgrade) > 0}
+	c.isHead, c.upgrade, c.protocol = string(r.Method) == "HEAD", len(r.Upgrade) > 0, nil
 	if end && r.Length > 0 {
 		return nil, ErrLength
 	}
@@ -285,33 +315,33 @@ func (c *Client) WriteHead(t *turn.Turn, at Place, r *message.Request, end bool)
 		return nil, ErrHead
 	}
 	var room fieldRoom
-	b := room.begin()
+	c.out.scratch.begin()
 	scheme := r.Scheme
 	if len(scheme) == 0 {
 		scheme = schemeHTTP
 	}
+	method, fields := r.Method, room[:0]
 	if c.upgrade {
-		c.protocol = append([]byte(nil), r.Upgrade...)
-		end = false
-		b.add(nameMethod, methodConnect)
-		b.add(nameProtocol, r.Upgrade)
-	} else {
-		b.add(nameMethod, r.Method)
+		c.protocol, method, end = bytes.Clone(r.Upgrade), methodConnect, false
 	}
-	b.add(nameScheme, scheme)
+	fields = add(fields, nameMethod, method)
+	fields = add(fields, nameScheme, scheme)
 	if len(r.Authority) > 0 {
-		b.add(nameAuthority, r.Authority)
+		fields = add(fields, nameAuthority, r.Authority)
 	}
-	b.add(namePath, r.Path)
-	b.headers(&r.Header)
+	fields = add(fields, namePath, r.Path)
+	if c.upgrade {
+		fields = add(fields, nameProtocol, c.protocol)
+	}
+	fields = c.out.headers(fields, &r.Header)
 	if r.TE {
-		b.add(message.TE.Bytes(), trailers)
+		fields = add(fields, message.TE.Bytes(), trailers)
 	}
 	if r.Length > 0 || r.Length == 0 && !end && !c.upgrade {
-		b.number(message.ContentLength.Bytes(), r.Length)
+		fields = c.out.length(fields, r.Length)
 	}
-	c.out = bodyWriter{begun: true, done: end, left: r.Length}
-	return at.Conn.OpenReserved(t, at.Handler, b.fields, end)
+	c.out.start(r.Length, end)
+	return at.Conn.OpenReserved(t, at.Handler, fields, end)
 }
 
 // valid checks what a filter may have set by assignment.

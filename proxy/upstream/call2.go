@@ -245,7 +245,8 @@ func (k *call2) Notified(t *turn.Turn) {
 	}
 	e, lane := k.ep, k.lane
 	buf.Put(k.held)
-	*k = call2{}
+	k.codec.Reset()
+	*k = call2{codec: k.codec}
 	lane.Unlock()
 	e.calls.Put(k)
 }
