@@ -129,10 +129,18 @@ func Fail(f *fault.Fault) *Reply {
 
 // A Conn is an inner connection as ConnFilters see it. It is the caller's and
 // must not be kept.
+//
+// Where it takes bytes to know what is spoken, filters are asked twice: before
+// the first byte, and once it is known that the connection is opaque.
 type Conn struct {
 	Peer    *peer.Info
 	Service string // what the tunnel is bound for, by name
 	Start   time.Time
+	// Opaque says that no request of it will ever be seen: a rule that asks for
+	// one does not hold.
+	Opaque bool
+	// SNI is the name that a TLS client asks for, if somebody had to know it.
+	SNI string
 }
 
 // A Backend is a filter's way to call out (mirror, plugin call-outs), filled by

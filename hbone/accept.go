@@ -17,6 +17,8 @@ import (
 
 var (
 	_ wire.Engine    = (*serverConn)(nil)
+	_ Answerer       = (*streamTunnel)(nil)
+	_ Answerer       = (*tcpTunnel)(nil)
 	_ h2.ConnHandler = (*serverConn)(nil)
 )
 
@@ -167,16 +169,19 @@ func (c *serverConn) Request(t *turn.Turn, s *h2.Stream, fields []h2.Field, end 
 // it, and with an error the handler hears Closed. Node tunnels answer 200 only
 // when the application is connected. Only the first answer counts.
 func Answer(t *turn.Turn, tun Tunnel, err error) {
-	switch tun := tun.(type) {
-	case *streamTunnel:
-		tun.respond(t, err)
-	case *tcpTunnel:
-		tun.respond(t, err)
+	if a, ok := tun.(Answerer); ok {
+		a.Respond(t, err)
 	}
 }
 
-// respond answers the CONNECT.
-func (st *streamTunnel) respond(t *turn.Turn, err error) {
+// An Answerer is a tunnel that a Server accepted.
+type Answerer interface {
+	// Respond is what Answer does.
+	Respond(t *turn.Turn, err error)
+}
+
+// Respond answers the CONNECT.
+func (st *streamTunnel) Respond(t *turn.Turn, err error) {
 	if st.accepted == nil || st.answered.Swap(true) {
 		return
 	}

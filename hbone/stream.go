@@ -226,6 +226,9 @@ func tunnelError(err error) error {
 	return fmt.Errorf("mesh connection lost: %w", err)
 }
 
+// Deaf returns the handler of a tunnel that nobody listens to any more.
+func Deaf() TunnelHandler { return deaf{} }
+
 // deaf hears what a tunnel says after its owner has been told it is over.
 type deaf struct{}
 

@@ -161,13 +161,13 @@ func (t *tcpTunnel) dropHead() {
 func (t *tcpTunnel) accept(tn *turn.Turn) bool {
 	h, err := t.server.Accept(tn, t)
 	if err != nil && err != ErrLater {
-		t.respond(tn, err)
+		t.Respond(tn, err)
 		return false
 	}
 	t.h.set(h)
 	t.opened.Store(true)
 	if err == nil {
-		t.respond(tn, nil)
+		t.Respond(tn, nil)
 	}
 	return true
 }
@@ -178,8 +178,8 @@ func (t *tcpTunnel) servePlain() {
 	t.w.Serve(t)
 }
 
-// respond notes what becomes of an accepted tunnel.
-func (t *tcpTunnel) respond(tn *turn.Turn, err error) {
+// Respond notes what becomes of an accepted tunnel.
+func (t *tcpTunnel) Respond(tn *turn.Turn, err error) {
 	switch {
 	case t.server == nil || t.answered.Swap(true):
 	case err == nil:

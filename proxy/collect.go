@@ -8,6 +8,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 )
 
 var _ metrics.Collector = (*Proxy)(nil)
@@ -41,6 +42,8 @@ var counters = []figure{
 	{"waypoint_distrusted_total", "Clients' mesh connections that ended with their peer's certificate.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().Distrusted })},
 	{"waypoint_reader_parks_total", "Times a reader paused because its bytes found no room.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().Wire.Parks })},
 	{"waypoint_socket_full_total", "Times a socket took no more.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().Wire.Drains })},
+	{"waypoint_opaque_total", "Connections of opaque bytes that reached an endpoint.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Opaque })},
+	{"waypoint_cut_total", "Opaque and upgraded connections that the end of a drain cut.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Cut })},
 	{"waypoint_upgrades_total", "Requests that became a connection of another protocol.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Upgraded })},
 	{"waypoint_pool_dials_total", "Connections dialled towards endpoints and their node tunnels.", load(func(p *Proxy) *atomic.Int64 { return &p.pool.Stats().Dials })},
 	{"waypoint_pool_dial_errors_total", "Dials and handshakes that failed.", load(func(p *Proxy) *atomic.Int64 { return &p.pool.Stats().DialErrors })},
@@ -99,6 +102,15 @@ func (p *Proxy) Collect(f func(*metrics.Series)) {
 			Help:   "Requests and tunnels that failed, by how.",
 			Labels: []metrics.Label{{Name: "details", Value: k.Row().Details}, {Name: "response_flags", Value: string(k.Row().Flag)}},
 		})
+	}
+	for r := range sniff.Reasons {
+		if r > sniff.Declared {
+			f(&metrics.Series{
+				Name: "waypoint_detected_total", Type: metrics.CounterType, Number: float64(p.stats.Settled[r].Load()),
+				Help:   "Connections to ports of which nothing is declared, by what settled what they speak.",
+				Labels: []metrics.Label{{Name: "reason", Value: r.String()}},
+			})
+		}
 	}
 	handshakes(f, "waypoint_handshake_errors_total", "Clients' TLS handshakes that failed, by why.", p.ServerStats().TLS.All())
 	handshakes(f, "waypoint_pool_handshake_errors_total", "TLS handshakes with node tunnels that failed, by why.", p.pool.Stats().TLS.All())

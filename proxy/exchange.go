@@ -15,6 +15,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
+	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 	"github.com/sandwich-mesh/sandwich/proxy/upstream"
 )
 
@@ -124,12 +125,13 @@ type exchange struct {
 	retryAt  time.Time // end of the back-off; zero: not waiting
 	moved    time.Time // when a byte last moved, as far as somebody wants to know
 
-	pending phase        // the phase in which a filter waits; noPhase if none does
-	gaveUp  *fault.Fault // why it ends as soon as a Worker has returned
-	failing bool         // an answer to a fault is being made; a second fault cuts
-	outcome Outcome      // what observers are shown
-	uses    uint32       // since the last request that was watched
-	reason  string       // why a filter replied, for the log
+	pending phase         // the phase in which a filter waits; noPhase if none does
+	gaveUp  *fault.Fault  // why it ends as soon as a Worker has returned
+	failing bool          // an answer to a fault is being made; a second fault cuts
+	outcome Outcome       // what observers are shown
+	uses    uint32        // since the last request that was watched
+	reason  string        // why a filter replied, for the log
+	verdict sniff.Verdict // what the client's connection speaks, and how that is known
 }
 
 // maxAttempts bounds the attempts of one request, whatever a policy asks for.
@@ -137,17 +139,18 @@ const maxAttempts = 16
 
 // An origin is where an exchange comes from.
 type origin struct {
-	down   downstream
-	lane   *turn.Lane
-	peer   *peer.Info
-	svc    *snapshot.Service
-	source *measure.Source
+	down    downstream
+	lane    *turn.Lane
+	peer    *peer.Info
+	svc     *snapshot.Service
+	source  *measure.Source
+	verdict sniff.Verdict
 }
 
 // newExchange takes an exchange from the pool for the next request of o.
 func (p *Proxy) newExchange(t *turn.Turn, o origin) *exchange {
 	x := p.exchanges.Get().(*exchange)
-	x.p, x.down, x.svc, x.source = p, o.down, o.svc, o.source
+	x.p, x.down, x.svc, x.source, x.verdict = p, o.down, o.svc, o.source, o.verdict
 	x.state = xNew
 	x.stream.Bind(x)
 	if p.Watch > 0 {

@@ -12,6 +12,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
+	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 )
 
 var (
@@ -45,6 +46,7 @@ type inner struct {
 	snap    *snapshot.Snapshot
 	svc     *snapshot.Service
 	source  *measure.Source // who calls, by the snapshot
+	verdict sniff.Verdict   // what settled that it is HTTP/1
 	timer   wheel.Timer
 	since   time.Time // of the head or the idleness that timer watches
 	queued  time.Time // since when bytes of the next request wait; zero: none do
@@ -321,7 +323,7 @@ func (in *inner) NewRequest(t *turn.Turn) *message.Request {
 }
 
 func (in *inner) origin() origin {
-	return origin{in, &in.Lane, in.tun.Peer(), in.svc, in.source}
+	return origin{in, &in.Lane, in.tun.Peer(), in.svc, in.source, in.verdict}
 }
 
 // Request begins the exchange.

@@ -12,6 +12,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
+	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 )
 
 var (
@@ -29,9 +30,10 @@ const maxStreams = 100
 // their own; what they share is the engine, and the snapshot.
 type inner2 struct {
 	// Set once.
-	p   *Proxy
-	tun hbone.Tunnel
-	h2  *h2.Conn
+	p       *Proxy
+	tun     hbone.Tunnel
+	h2      *h2.Conn
+	verdict sniff.Verdict // what settled that it is HTTP/2
 
 	mu sync.Mutex
 
@@ -53,14 +55,14 @@ type hold struct {
 }
 
 // newInner2 makes the connection of a tunnel inside which the client speaks
-// HTTP/2 from the first byte on. It takes over the pin of snap.
-func newInner2(t *turn.Turn, p *Proxy, tun hbone.Tunnel, snap *snapshot.Snapshot, svc *snapshot.Service) *inner2 {
-	in := &inner2{p: p, tun: tun, since: t.Now(), hold: &hold{snap: snap, svc: svc, source: p.sourceOf(snap, tun.Peer())}}
+// HTTP/2 from the first byte on. It takes over the pin of b's snapshot.
+func newInner2(t *turn.Turn, p *Proxy, tun hbone.Tunnel, b bound, v sniff.Verdict) *inner2 {
+	in := &inner2{p: p, tun: tun, verdict: v, since: t.Now(), hold: &hold{snap: b.snap, svc: b.svc, source: p.sourceOf(b.snap, tun.Peer())}}
 	in.h2 = h2.NewConn(tun, in, h2.Options{MaxStreams: maxStreams, Courteous: true, ConnectProtocol: true})
 	in.h2.Start(t)
 	p.wheel.Set(&in.timer, in, tickEvery)
 	p.remember(in)
-	if p.snap.Load() != snap { // Apply may have walked the connections just before
+	if p.snap.Load() != b.snap { // Apply may have walked the connections just before
 		in.repin()
 	}
 	return in

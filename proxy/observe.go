@@ -14,6 +14,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
+	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 )
 
 // An Outcome is what became of one request. It and what its Stream refers to
@@ -23,6 +24,7 @@ type Outcome struct {
 	Source  *measure.Source   // who called; nil if the connection has not told yet
 	Service *snapshot.Service // what was asked for; nil if it is not ours any more
 	Random  uint32            // what chose the weighted backend
+	Verdict sniff.Verdict     // what the client's connection speaks, and what settled that
 
 	Status    int // 0 if no head was sent
 	GRPC      int // grpc-status; -1 if there was none, or gRPC was not spoken
@@ -93,7 +95,7 @@ func (x *exchange) observe(*turn.Turn) {
 	}
 	o := &x.outcome // an observer is not known, so it would escape
 	*o = Outcome{
-		Stream: &x.stream, Source: x.source, Service: x.svc, Random: x.random,
+		Stream: &x.stream, Source: x.source, Service: x.svc, Random: x.random, Verdict: x.verdict,
 		Status: x.response.status, GRPC: -1, Reason: x.reason, Exhausted: x.exhausted(),
 		Received: x.request.bytes, ReceivedHead: x.request.head,
 		Sent: x.response.bytes, SentHead: x.response.head,
@@ -162,6 +164,69 @@ func (p *Proxy) sourceOf(s *snapshot.Snapshot, info *peer.Info) *measure.Source 
 		w = s.Workload(info.Client().Addr().Unmap())
 	}
 	return p.meter.Source(info, w)
+}
+
+// A ConnOutcome is what became of one opaque connection. It and what it refers to
+// die when the observer returns.
+type ConnOutcome struct {
+	Peer     *peer.Info
+	Source   *measure.Source
+	Service  *snapshot.Service  // what was asked for
+	Route    *filters.RouteInfo // nil if none was found
+	Verdict  sniff.Verdict      // what the connection speaks, and what settled that
+	SNI      string             // the name that a TLS client asked for, if that was looked at
+	Attempts []filters.Attempt  // to reach an endpoint
+	Start    time.Time
+	Duration time.Duration
+	Received int64 // bytes from the client
+	Sent     int64 // bytes from the endpoint
+	Fault    *fault.Fault
+}
+
+// Kind is the kind of fault that the connection ended with, or measure.NoFault.
+func (o *ConnOutcome) Kind() fault.Kind {
+	if o.Fault != nil {
+		return o.Fault.Kind
+	}
+	return measure.NoFault
+}
+
+// Last is the attempt that reached the endpoint, or the last that did not; nil if
+// there was none.
+func (o *ConnOutcome) Last() *filters.Attempt {
+	if n := len(o.Attempts); n > 0 {
+		return &o.Attempts[n-1]
+	}
+	return nil
+}
+
+// observe turns the facts of an opaque connection into counts and a record, once.
+// One that never reached its endpoint counts as opened and closed, as in Istio.
+func (o *opaque) observe(t *turn.Turn) {
+	p := o.p
+	out := &ConnOutcome{
+		Peer: o.tun.Peer(), Source: o.source, Service: o.svc, Verdict: o.verdict, SNI: o.sni, Attempts: o.attempts,
+		Start: o.since, Duration: t.Now().Sub(o.since), Fault: o.fault,
+	}
+	out.Received, out.Sent = o.relay.Bytes()
+	if o.route != nil {
+		out.Route = o.route.Info
+	}
+	if !o.metered {
+		var at *filters.Workload
+		if a := out.Last(); a != nil {
+			at = a.Workload
+		}
+		o.open(at)
+	}
+	o.meter.Bytes(out.Received, out.Sent)
+	o.meter.Close(out.Kind())
+	if o.fault != nil {
+		p.stats.Faults[o.fault.Kind].Add(1)
+	}
+	if p.ObserveConn != nil {
+		p.ObserveConn(out)
+	}
 }
 
 // panicked counts and tells a panic that was caught at an exchange's boundary.

@@ -20,6 +20,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/proxy/http1"
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
+	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 )
 
 // Options are what needs a restart to change.
@@ -64,6 +65,8 @@ type Options struct {
 	// Observe is called for each request that is over, inside its turn: it must
 	// not block, and keeps nothing of what it is given.
 	Observe func(*Outcome)
+	// ObserveConn is the same for each opaque connection that is over.
+	ObserveConn func(*ConnOutcome)
 	// OnFault hears of each connection that was refused or broke a rule.
 	OnFault func(remote net.Addr, err error)
 	// OnPanic is told of each panic that was caught.
@@ -88,6 +91,7 @@ type Proxy struct {
 	replay    atomic.Int64 // request bytes kept for another attempt
 	snap      atomic.Pointer[snapshot.Snapshot]
 	draining  atomic.Bool
+	cutting   atomic.Bool // Shutdown waits no longer
 	stop      chan struct{}
 
 	applying sync.Mutex // one Apply at a time
@@ -111,8 +115,11 @@ type liveConn interface {
 type Stats struct {
 	Requests   atomic.Int64
 	Retries    atomic.Int64
-	Upgraded   atomic.Int64 // requests that became another protocol's connection
-	ReplayOver atomic.Int64 // requests whose body found no room for another attempt
+	Upgraded   atomic.Int64                // requests that became another protocol's connection
+	Opaque     atomic.Int64                // connections of opaque bytes
+	Cut        atomic.Int64                // of both, those that Shutdown had to end
+	Settled    [sniff.Reasons]atomic.Int64 // undeclared ports' connections, by what settled what they speak
+	ReplayOver atomic.Int64                // requests whose body found no room for another attempt
 	Panics     atomic.Int64
 	Documents  atomic.Int64 // applied
 	Impossible atomic.Int64 // events that the state table forbids
@@ -243,7 +250,14 @@ func (p *Proxy) Drain() {
 // rest. It returns how many connections it cut.
 func (p *Proxy) Shutdown(ctx context.Context) int {
 	p.Drain()
-	cut := p.server.Shutdown(ctx)
+	waits, cutNow := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		p.cutting.Store(true) // what ends from here on is cut, and known to be
+		cutNow()
+	})
+	cut := p.server.Shutdown(waits)
+	stop()
+	cutNow()
 	close(p.stop)
 	p.snap.Swap(snapshot.Empty()).Retire()
 	p.pool.Close()

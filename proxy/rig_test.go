@@ -27,6 +27,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
+	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 )
 
 // TestMain fails if buffers or goroutines are left when all tests are over.
@@ -84,6 +85,7 @@ type rig struct {
 	app     func(c *app)            // what every application does
 	dial    func(addr string) error // why a dial fails; ErrDeadlineExceeded: after a while
 	seen    []outcome
+	conns   []ConnOutcome
 	panics  []error
 	apps    []*testnet.Conn
 	tunnels []*client
@@ -99,6 +101,7 @@ type outcome struct {
 	attempts []filters.Attempt
 	times    filters.Times
 	took     time.Duration
+	verdict  sniff.Verdict
 }
 
 func (o outcome) String() string {
@@ -122,7 +125,7 @@ func inFakeTime(t *testing.T, o rigOptions, app func(*app), test func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, app: app}
-		po := Options{Sandwiched: true, Guard: o.guard, Dial: r.connect, Observe: r.observe, OnPanic: r.onPanic}
+		po := Options{Sandwiched: true, Guard: o.guard, Dial: r.connect, Observe: r.observe, ObserveConn: r.observeConn, OnPanic: r.onPanic}
 		kinds := o.registry
 		has := func(name string) bool {
 			for _, k := range kinds {
@@ -183,7 +186,7 @@ func (r *rig) close() {
 }
 
 func (r *rig) observe(o *Outcome) {
-	out := outcome{status: o.Status, kind: fault.Kinds, reason: o.Reason, received: o.Received, sent: o.Sent}
+	out := outcome{status: o.Status, kind: fault.Kinds, reason: o.Reason, received: o.Received, sent: o.Sent, verdict: o.Verdict}
 	out.times, out.took = o.Stream.Times, time.Since(o.Stream.Start)
 	if o.Stream.Fault != nil {
 		out.kind = o.Stream.Fault.Kind
@@ -192,6 +195,28 @@ func (r *rig) observe(o *Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.seen = append(r.seen, out)
+}
+
+func (r *rig) observeConn(o *ConnOutcome) {
+	out := *o
+	out.Attempts = append([]filters.Attempt(nil), o.Attempts...)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conns = append(r.conns, out)
+}
+
+// conn returns the only opaque connection that is over, and forgets it.
+func (r *rig) conn() ConnOutcome {
+	r.t.Helper()
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.conns) != 1 {
+		r.t.Fatalf("%d opaque connections are over, want 1: %+v", len(r.conns), r.conns)
+	}
+	o := r.conns[0]
+	r.conns = nil
+	return o
 }
 
 func (r *rig) onPanic(err error) {
@@ -295,6 +320,7 @@ type client struct {
 	aborted  atomic.Bool
 	code     uint32
 	told     bool
+	answers  []error // to its CONNECT
 }
 
 var _ hbone.Tunnel = (*client)(nil)
@@ -319,6 +345,12 @@ func (r *rig) tryOpen(dest string) (*client, error) {
 	var tn turn.Turn
 	h, err := r.p.openTunnel(&tn, c)
 	c.h = h
+	if err == nil {
+		c.Respond(&tn, nil)
+	}
+	if err == hbone.ErrLater {
+		err = nil
+	}
 	tn.End()
 	if err == nil {
 		r.tunnels = append(r.tunnels, c)
@@ -355,6 +387,31 @@ func (c *client) Abort(t *turn.Turn, code uint32) {
 	c.code = code
 	c.mu.Unlock()
 	c.over(t)
+}
+
+// Respond is told what became of the CONNECT.
+func (c *client) Respond(t *turn.Turn, err error) {
+	c.mu.Lock()
+	c.answers = append(c.answers, err)
+	if err != nil {
+		c.aborted.Store(true)
+	}
+	c.mu.Unlock()
+	c.over(t)
+}
+
+// answer returns the only answer to the CONNECT, if there is one yet.
+func (c *client) answer() (err error, ok bool) {
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.answers) > 1 {
+		c.r.t.Errorf("answered %d times", len(c.answers))
+	}
+	if len(c.answers) == 0 {
+		return nil, false
+	}
+	return c.answers[0], true
 }
 
 // over has Closed told, once, when nothing can follow.

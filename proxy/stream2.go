@@ -46,7 +46,7 @@ func (in *inner2) Request(t *turn.Turn, s *h2.Stream, fields []h2.Field, end boo
 	st.in, st.s, st.hold = in, s, in.begin()
 	st.codec.Init(s)
 	s.Handle(st)
-	st.x = in.p.newExchange(t, origin{st, &st.Lane, in.tun.Peer(), st.hold.svc, st.hold.source})
+	st.x = in.p.newExchange(t, origin{st, &st.Lane, in.tun.Peer(), st.hold.svc, st.hold.source, in.verdict})
 	if err := st.codec.ReadHead(&st.x.req, fields, end); err != nil {
 		st.x.requestBroken(t, fault.Wrap(kindOfStatus(err.Status), fault.Downstream, err))
 		return

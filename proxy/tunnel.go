@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"maps"
 	"slices"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
+	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 )
 
 // openTunnel decides on a tunnel before a byte of it is parsed: is its
@@ -27,29 +27,54 @@ func (p *Proxy) openTunnel(t *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler,
 		snap.Unpin()
 		return nil, p.refuse(400, fault.Wrap(fault.NotOurs, fault.Local, nil))
 	}
-	if err := p.admit(svc.Chain, &filters.Conn{Peer: tun.Peer(), Service: svc.Name, Start: t.Now()}); err != nil {
+	opaque := svc.Protocol == snapshot.TCP || svc.Protocol == snapshot.TLS && !svc.ByName()
+	if err := p.admit(svc.Chain, &filters.Conn{Peer: tun.Peer(), Service: svc.Name, Start: t.Now(), Opaque: opaque}); err != nil {
 		snap.Unpin()
-		status, f := 401, fault.Of(err)
-		if f.Kind == fault.FilterTrapped {
-			status = 503
-		}
-		return nil, p.refuse(status, f)
+		return nil, p.refuse(denied(err), fault.Of(err))
 	}
-	if svc.Protocol == snapshot.HTTP2 {
-		return newInner2(t, p, tun, snap, svc), nil
+	switch {
+	case opaque:
+		return p.newOpaque(t, tun, bound{snap, svc}).start(t)
+	case svc.Protocol == snapshot.TLS:
+		return p.newOpaque(t, tun, bound{snap, svc}).awaitName(t)
+	case svc.Protocol == snapshot.Detect:
+		return p.newOpaque(t, tun, bound{snap, svc}).detect(t)
 	}
-	if svc.Protocol != snapshot.HTTP1 && svc.Protocol != snapshot.Detect { // what is not declared is taken for HTTP/1
-		snap.Unpin()
-		return nil, p.refuse(503, fault.Wrap(fault.NotImplemented, fault.Local, errors.New(svc.Name+" speaks a protocol that is not carried yet")))
+	return p.newCodec(t, tun, bound{snap, svc}, sniff.Verdict{Protocol: spoken[svc.Protocol], Reason: sniff.Declared}), nil
+}
+
+// spoken is what a declaration says, in the words of what is found out. It is
+// never written.
+var spoken = [...]sniff.Protocol{snapshot.HTTP1: sniff.HTTP1, snapshot.HTTP2: sniff.HTTP2, snapshot.TCP: sniff.Opaque, snapshot.TLS: sniff.TLS}
+
+// A bound is where a tunnel is bound for: a snapshot that is pinned, and the
+// service found in it.
+type bound struct {
+	snap *snapshot.Snapshot
+	svc  *snapshot.Service
+}
+
+// newCodec returns the handler of a connection that speaks HTTP.
+func (p *Proxy) newCodec(t *turn.Turn, tun hbone.Tunnel, b bound, v sniff.Verdict) hbone.TunnelHandler {
+	if v.Protocol == sniff.HTTP2 {
+		return newInner2(t, p, tun, b, v)
 	}
-	in := &inner{p: p, tun: tun, snap: snap, svc: svc, source: p.sourceOf(snap, tun.Peer())}
+	in := &inner{p: p, tun: tun, snap: b.snap, svc: b.svc, source: p.sourceOf(b.snap, tun.Peer()), verdict: v}
 	in.codec.Init(tun, in, p.limits)
 	in.watch(t, forIdle)
 	p.remember(in)
-	if p.snap.Load() != snap { // Apply may have walked the connections just before
+	if p.snap.Load() != b.snap { // Apply may have walked the connections just before
 		in.repin()
 	}
-	return in, nil
+	return in
+}
+
+// denied is the answer to the CONNECT of a client that a ConnFilter refused.
+func denied(err error) int {
+	if fault.Of(err).Kind == fault.FilterTrapped {
+		return 503
+	}
+	return 401
 }
 
 // admit asks the ConnFilters. One that panics costs its tunnel, and not the mesh
@@ -88,12 +113,17 @@ func (p *Proxy) remember(c liveConn) {
 }
 
 func (p *Proxy) forget(c liveConn, pinned *snapshot.Snapshot) {
-	p.mu.Lock()
-	delete(p.live, c)
-	p.mu.Unlock()
+	p.leave(c)
 	if pinned != nil {
 		pinned.Unpin()
 	}
+}
+
+// leave takes a connection out of the set; another has its snapshot.
+func (p *Proxy) leave(c liveConn) {
+	p.mu.Lock()
+	delete(p.live, c)
+	p.mu.Unlock()
 }
 
 func (p *Proxy) allLive() []liveConn {

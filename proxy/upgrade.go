@@ -53,7 +53,7 @@ func (x *exchange) FarOpened(*turn.Turn, error) {}
 func (x *exchange) RelayDone(t *turn.Turn) {
 	defer x.rescue(t)
 	x.tried.Release()
-	if f := relayFault(x.joined, x.tried); f != nil && x.stream.Fault == nil {
+	if f := x.p.relayFault(x.joined, x.tried); f != nil && x.stream.Fault == nil {
 		x.stream.Fault = f
 	}
 	x.finish(t, false)
@@ -61,9 +61,12 @@ func (x *exchange) RelayDone(t *turn.Turn) {
 
 // relayFault names why a relay did not end in order; nil if it did. Who ended
 // first is to blame: the other side was reset for it.
-func relayFault(r *hbone.Relay, e *upstream.Endpoint) *fault.Fault {
+func (p *Proxy) relayFault(r *hbone.Relay, e *upstream.Endpoint) *fault.Fault {
 	near, far := r.Errs()
 	switch {
+	case (near != nil || far != nil) && p.cutting.Load():
+		p.stats.Cut.Add(1)
+		return fault.Wrap(fault.Draining, fault.Local, nil)
 	case near != nil && near != hbone.ErrLocalAbort:
 		return fault.Wrap(fault.ClientGone, fault.Downstream, near)
 	case far != nil && far != hbone.ErrLocalAbort:

@@ -151,6 +151,9 @@ func (v *Service) Route(r *message.Request, random uint32) (*Route, bool) {
 // TCP resolves a connection of opaque bytes to its route.
 func (v *Service) TCP(random uint32) (*Route, bool) { return v.tcp.pick(random), true }
 
+// ByName reports whether TLS has to know the name that the client asks for.
+func (v *Service) ByName() bool { return v.tls != nil }
+
 // TLS resolves a TLS connection to its route, by the name that the client asks
 // for; "" if it asks for none. It reports false if there are routes and none
 // matches.

@@ -96,6 +96,19 @@ func (c *conn) adopt(t *turn.Turn, lane *turn.Lane, h CallHandler) bool {
 	return true
 }
 
+// await takes a connection that is being opened for nobody into the lane of a
+// call, as adopt does.
+func (c *conn) await(lane *turn.Lane, h CallHandler) bool {
+	c.home.Lock()
+	defer c.home.Unlock()
+	if c.state != opening || c.h != nil {
+		return false
+	}
+	c.h = h
+	c.lane.Store(lane)
+	return true
+}
+
 func (c *conn) Endpoint() *Endpoint         { return c.ep }
 func (c *conn) Attached() (time.Time, bool) { return hbone.Attached(c.tun) }
 func (c *conn) Reused() bool                { return c.reused }
@@ -172,6 +185,7 @@ func (c *conn) Opened(t *turn.Turn) {
 	switch {
 	case c.state != opening:
 	case c.h == nil:
+		c.ep.dropBorn(c)
 		c.keep(t)
 	default:
 		c.state = serving
@@ -304,6 +318,9 @@ func (c *conn) fail(t *turn.Turn, f *fault.Fault) {
 	}
 	if h != nil || c.ended {
 		c.ep.active.Add(-1)
+	}
+	if h == nil && was == opening {
+		c.ep.dropBorn(c)
 	}
 	if h != nil {
 		h.Failed(t, f)

@@ -13,6 +13,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/hbone/peer"
+	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 )
@@ -61,6 +62,7 @@ type Endpoint struct {
 	mu     sync.Mutex
 	left   bool     // it is no member any more
 	idle   []*conn  // unused inner connections, the latest last
+	born   []*conn  // inner connections that are being opened for nobody
 	ends   []*conn  // connections closed here and not yet by the far end
 	conns2 []*conn2 // HTTP/2 connections; the slice is replaced, never edited
 }
@@ -95,6 +97,9 @@ func (e *Endpoint) Open(t *turn.Turn, lane *turn.Lane, h CallHandler) (c Call, r
 	e.active.Add(1)
 	if c := e.takeIdle(t, lane, h); c != nil {
 		return c, true
+	}
+	if c := e.takeBorn(lane, h); c != nil {
+		return c, false
 	}
 	return e.dial(t, lane, h), false
 }
@@ -152,6 +157,67 @@ func (e *Endpoint) takeIdle(t *turn.Turn, lane *turn.Lane, h CallHandler) *conn 
 		if c.adopt(t, lane, h) {
 			return c
 		}
+	}
+}
+
+// takeBorn takes a connection that is being opened and that nobody waits for.
+func (e *Endpoint) takeBorn(lane *turn.Lane, h CallHandler) *conn {
+	for {
+		e.mu.Lock()
+		n := len(e.born)
+		if n == 0 {
+			e.mu.Unlock()
+			return nil
+		}
+		c := e.born[n-1]
+		e.born[n-1] = nil
+		e.born = e.born[:n-1]
+		e.mu.Unlock()
+		if c.await(lane, h) {
+			return c
+		}
+	}
+}
+
+func (e *Endpoint) putBorn(c *conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.born = append(e.born, c)
+}
+
+// dropBorn forgets a connection that has been opened, or will not be.
+func (e *Endpoint) dropBorn(c *conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i := slices.Index(e.born, c); i >= 0 {
+		e.born = slices.Delete(e.born, i, i+1)
+	}
+}
+
+// Adopt takes the far tunnel of a relay, which Dial opened or is opening, for
+// calls: its bytes turned out to be HTTP. One that the endpoint said something on
+// is of no use, and one beside others that are unused is not needed.
+func (e *Endpoint) Adopt(t *turn.Turn, r *hbone.Relay) {
+	open := r.FarOpen()
+	c := &conn{ep: e}
+	c.home.Lock()
+	defer c.home.Unlock()
+	c.lane.Store(&c.home)
+	d := r.LetFar(c)
+	c.tun = d.Tunnel
+	c.codec.Init(c.tun, c, nil)
+	useless := len(d.Held) > 0 || d.Ended || e.Idle() > 0
+	buf.Put(d.Held)
+	e.Release()
+	switch {
+	case useless:
+		c.state = over
+		c.codec.Release()
+		c.tun.Abort(t, hbone.CodeCancel)
+	case open:
+		c.keep(t)
+	default:
+		e.putBorn(c)
 	}
 }
 

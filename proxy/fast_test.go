@@ -1,0 +1,5 @@
+//go:build !race && !housecheck
+
+package proxy
+
+const slowBuild = false
