@@ -15,6 +15,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/sniff"
+	"golang.org/x/net/http2"
 )
 
 // greetings are what servers say first.
@@ -345,4 +346,31 @@ func either(a *app) {
 func mirrorAll(r *bufio.Reader, a *app) {
 	io.Copy(a.Conn, r)
 	a.CloseWrite()
+}
+
+// TestDetectHTTP2: the preface, whole and byte by byte, makes it HTTP/2 on both
+// sides.
+func TestDetectHTTP2(t *testing.T) {
+	for _, cut := range []int{1, 10, 1 << 10} {
+		inFakeTime(t, rigOptions{doc: harbour}, speaks2(echo2), func(r *rig) {
+			c := &client2{client: r.open(guessService), talker: newTalker(r.t)}
+			c.out.WriteString(http2.ClientPreface)
+			c.fw.WriteSettings()
+			c.head(1, true, getHead("/x")...)
+			text := c.out.String()
+			c.out.Reset()
+			for rest := text; rest != ""; rest = rest[min(cut, len(rest)):] {
+				c.send(rest[:min(cut, len(rest))])
+			}
+			c.want("head 1 :status=200", `data 1 ":method=GET :scheme=http :authority=two :path=/x" end`)
+			if o := r.outcome(); o.verdict != (sniff.Verdict{Protocol: sniff.HTTP2, Reason: sniff.Preface}) {
+				t.Errorf("got %v", o.verdict)
+			}
+			c.settled2()
+			c.client.end()
+			if len(r.conns) != 0 || len(r.p.live) != 0 {
+				t.Errorf("%d told as opaque, %d live", len(r.conns), len(r.p.live))
+			}
+		})
+	}
 }

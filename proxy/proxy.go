@@ -93,6 +93,7 @@ type Proxy struct {
 	draining  atomic.Bool
 	cutting   atomic.Bool // Shutdown waits no longer
 	stop      chan struct{}
+	stopped   sync.Once
 
 	applying sync.Mutex // one Apply at a time
 
@@ -258,7 +259,7 @@ func (p *Proxy) Shutdown(ctx context.Context) int {
 	cut := p.server.Shutdown(waits)
 	stop()
 	cutNow()
-	close(p.stop)
+	p.stopped.Do(func() { close(p.stop) })
 	p.snap.Swap(snapshot.Empty()).Retire()
 	p.pool.Close()
 	p.workers.close()
