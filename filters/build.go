@@ -55,6 +55,7 @@ type Builder struct {
 	env          Env
 	kind, object string // what is being built
 	list         []Filter
+	names        []Name
 	slots        int
 	held         []io.Closer
 }
@@ -89,6 +90,7 @@ func (b *Builder) Add(kind, object string, spec Spec) error {
 		return errors.Join(fmt.Errorf("filter %s: %w", kind, err), b.release(held))
 	}
 	b.list = append(b.list, f)
+	b.names = append(b.names, Name{kind, object})
 	return nil
 }
 
@@ -98,7 +100,7 @@ func (b *Builder) Chain() (*Chain, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.Discard())
 	}
-	c.slots, c.held = uint8(b.slots), b.held
+	c.slots, c.held, c.names = uint8(b.slots), b.held, b.names
 	b.held = nil
 	return c, nil
 }

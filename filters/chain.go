@@ -32,6 +32,7 @@ type Chain struct {
 	done         []doneStep
 	len, slots   uint8
 	level        Level
+	names        []Name      // of its filters, if a Builder made it
 	held         []io.Closer // what its filters share with other chains
 }
 
@@ -153,7 +154,7 @@ func (c *Chain) Request(s *Stream) *Reply {
 			r = s.hold(&st.meta)
 		}
 		if r != nil {
-			return r
+			return s.answered(st.at, r)
 		}
 	}
 	run.entered, run.repliedAt = c.len, c.len
@@ -180,7 +181,7 @@ func (c *Chain) RequestBody(s *Stream, b *message.Chunk) *Reply {
 			r = s.hold(&st.meta)
 		}
 		if r != nil {
-			return r
+			return s.answered(st.at, r)
 		}
 		run.repliedAt = run.before
 	}
@@ -218,7 +219,7 @@ func (c *Chain) Response(s *Stream) *Reply {
 			r = s.hold(&st.meta)
 		}
 		if r != nil {
-			return r
+			return s.answered(st.at, r)
 		}
 		run.repliedAt = run.before
 	}
@@ -248,7 +249,7 @@ func (c *Chain) ResponseBody(s *Stream, b *message.Chunk) *Reply {
 			r = s.hold(&st.meta)
 		}
 		if r != nil {
-			return r
+			return s.answered(st.at, r)
 		}
 	}
 	run.next[PhaseResponseBody], s.chunk = 0, nil
@@ -263,10 +264,12 @@ func (c *Chain) Done(s *Stream) {
 	}
 	run := &s.runs[c.level]
 	s.level, s.phase = c.level, PhaseDone
-	entered := run.entered
-	run.entered = 0
+	if run.told {
+		return
+	}
+	run.told = true
 	for i := range c.done {
-		if c.done[i].at < entered {
+		if c.done[i].at < run.entered {
 			c.done[i].filter.Done(s)
 		}
 	}

@@ -64,6 +64,10 @@ type caller interface{ call(s *Stream) *Reply }
 func (m *meta) timed(s *Stream, f caller) *Reply {
 	start := time.Now()
 	r := f.call(s)
-	m.cost.add(time.Since(start))
+	d := time.Since(start)
+	m.cost.add(d)
+	if s.Watched {
+		s.note(timing{s.level, s.phase, m.at, false, d})
+	}
 	return r
 }

@@ -34,6 +34,12 @@ type Stream struct {
 	level  Level          // the chain that is running, or did last,
 	phase  Phase          // and its phase
 
+	// For people.
+	by         answer // who answered in place of the endpoint
+	waitsAt    uint8  // the filter that waits, or did last
+	waitsSince time.Time
+	timings    []timing
+
 	// Guarded by mu: a Waker and a cancelled deadline come from anywhere.
 	mu     sync.Mutex
 	wait   wait
@@ -50,6 +56,7 @@ type run struct {
 	repliedAt uint8         // the place of the filter that replied or is busy, or the chain's length
 	before    uint8         // what repliedAt was before the filter became busy
 	responded bool          // the response phase is through
+	told      bool          // Done has been called
 }
 
 // A RouteInfo is what a stream's route tells filters, logs and the engine. It
@@ -102,6 +109,7 @@ func (s *Stream) Reset() {
 	clear(s.Attempts)
 	s.Attempts, s.Fault, s.Upgraded = s.Attempts[:0], nil, false
 	s.Watched, s.Times, s.spent = false, Times{}, 0
+	s.by, s.timings = answer{}, s.timings[:0]
 	s.engine, s.chunk = nil, nil
 	for i := range s.runs {
 		r := &s.runs[i]

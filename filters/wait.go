@@ -223,6 +223,7 @@ func (s *Stream) Resumed(gen uint64) (r *Reply, ok bool) {
 	}
 	r = s.wait.reply
 	s.wait.state, s.wait.reply = idle, nil
+	s.waited(r)
 	if run := &s.runs[s.level]; r == nil && (s.phase == PhaseRequestBody || s.phase == PhaseResponse) {
 		run.repliedAt = run.before
 	}

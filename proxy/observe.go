@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"fmt"
 	"runtime/debug"
 	"strconv"
@@ -23,12 +22,14 @@ type Outcome struct {
 	Stream  *filters.Stream
 	Source  *measure.Source   // who called; nil if the connection has not told yet
 	Service *snapshot.Service // what was asked for; nil if it is not ours any more
+	Route   *snapshot.Route   // nil if none matched
 	Random  uint32            // what chose the weighted backend
 	Verdict sniff.Verdict     // what the client's connection speaks, and what settled that
 
 	Status    int // 0 if no head was sent
 	GRPC      int // grpc-status; -1 if there was none, or gRPC was not spoken
 	Protocol  measure.Protocol
+	Ours      bool   // the answer was made here
 	Reason    string // why a filter or this proxy answered; "" if the endpoint did
 	Exhausted bool   // it failed after as many attempts as its route grants
 
@@ -95,8 +96,8 @@ func (x *exchange) observe(*turn.Turn) {
 	}
 	o := &x.outcome // an observer is not known, so it would escape
 	*o = Outcome{
-		Stream: &x.stream, Source: x.source, Service: x.svc, Random: x.random, Verdict: x.verdict,
-		Status: x.response.status, GRPC: -1, Reason: x.reason, Exhausted: x.exhausted(),
+		Stream: &x.stream, Source: x.source, Service: x.svc, Route: x.route, Random: x.random, Verdict: x.verdict,
+		Status: x.response.status, GRPC: -1, Ours: x.response.ours, Reason: x.reason, Exhausted: x.exhausted(),
 		Received: x.request.bytes, ReceivedHead: x.request.head,
 		Sent: x.response.bytes, SentHead: x.response.head,
 		Duration: x.stream.Times.Sum(),
@@ -139,12 +140,9 @@ func (x *exchange) exhausted() bool {
 	return n > 1 && x.stream.Fault != nil && x.attempts[n-1].Fault == x.stream.Fault
 }
 
-var grpcType = []byte("application/grpc")
-
 // speaksGRPC finds out whether gRPC was spoken, and what its status was.
 func (x *exchange) speaksGRPC(o *Outcome) {
-	v, _ := x.req.Header.ValueOf(message.ContentType)
-	if !bytes.HasPrefix(v, grpcType) {
+	if !asksGRPC(&x.req) {
 		return
 	}
 	o.Protocol = measure.GRPC

@@ -18,6 +18,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/proxy"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
+	"github.com/sandwich-mesh/sandwich/proxy/records"
 )
 
 // adminFlags say where operators ask.
@@ -75,6 +76,13 @@ type operator struct {
 	p       *proxy.Proxy
 	levels  *levels.Levels
 	started time.Time
+}
+
+func recordsPage(r *records.Ring) admin.Page {
+	return admin.Page{
+		Path: "/records", About: "how requests were decided on: ?n=20&id=REQUEST-ID&service=PART&failed=1&f=1&format=line|text|json",
+		Write: r.Query,
+	}
 }
 
 // server puts pages and actions together.

@@ -40,7 +40,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(devCommand(), serveCommand(), checkCommand(), versionCommand())
+	root.AddCommand(devCommand(), serveCommand(), checkCommand(), recordsCommand(), versionCommand())
 	return root
 }
 

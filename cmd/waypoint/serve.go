@@ -21,6 +21,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/proxy"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
+	"github.com/sandwich-mesh/sandwich/proxy/records"
 )
 
 // serveFlags are what needs a restart.
@@ -36,6 +37,7 @@ type serveFlags struct {
 	maxConns            int
 	drain               time.Duration
 	zone                string
+	recordEvery         uint32
 	admin               adminFlags
 	log                 logFlags
 }
@@ -83,6 +85,7 @@ certificates; a change needs no restart.`,
 	fl.StringVar(&f.admin.admin, "admin-listen", "127.0.0.1:15000", "loopback address for operators; empty for none")
 	fl.StringVar(&f.admin.metrics, "metrics-listen", ":15020", "address for metrics; empty for none")
 	fl.StringVar(&f.admin.ready, "ready-listen", ":15021", "address for readiness; empty for none")
+	fl.Uint32Var(&f.recordEvery, "record-every", 64, "one of so many requests has a decision record, besides all that failed or that we answered; 1 is all, 0 no others")
 	f.log.add(fl)
 	return cmd
 }
@@ -117,10 +120,15 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	if f.maxConns == 0 {
 		f.maxConns = defaultMaxConns()
 	}
+	ring := new(records.Ring)
 	p := proxy.New(proxy.Options{
 		Certificates: certs, Registry: kinds(), TunnelPort: f.tunnelPort, Sandwiched: f.sandwiched,
 		TrustProxyFrom: trust, ProxyV1: f.proxyV1, MaxConns: f.maxConns, Metrics: registry, Zone: f.zone,
-		Observe: alog.Observe,
+		Watch: f.recordEvery,
+		Observe: func(o *proxy.Outcome) {
+			alog.Observe(o)
+			ring.Observe(o)
+		},
 		OnFault: refusals(slog.New(lv.Handler("connections"))),
 		OnPanic: func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
 	})
@@ -128,7 +136,7 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	o := &operator{p: p, levels: lv, started: time.Now()}
 	operators, stop := context.WithCancel(context.WithoutCancel(ctx)) // who may ask to the end
 	defer stop()
-	go serveAdmin(operators, o.server(registry, readiness(conditions(p, certs))), ports, slog.New(lv.Handler("admin")))
+	go serveAdmin(operators, o.server(registry, readiness(conditions(p, certs)), recordsPage(ring)), ports, slog.New(lv.Handler("admin")))
 	apply, report := f.document(p, slog.New(lv.Handler("document")))
 	src := filesource.New(f.config, apply, report)
 	src.Once()

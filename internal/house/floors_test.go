@@ -28,7 +28,7 @@ var floors = []struct {
 	{4, "filters/* wasm proxy/route proxy/upstream"},
 	{5, "proxy/snapshot proxy/measure bench/account"},
 	{6, "proxy controller/* bench/*"},
-	{7, "controller proxy/explain proxy/accesslog internal/filesource internal/admin internal/devmesh bench internal/house"},
+	{7, "controller proxy/explain proxy/accesslog proxy/records internal/filesource internal/admin internal/devmesh bench internal/house"},
 	{8, "cmd/* examples/* internal/interop"},
 }
 

@@ -1,7 +1,6 @@
 package accesslog
 
 import (
-	"bytes"
 	"net/netip"
 	"strconv"
 	"unicode/utf8"
@@ -29,7 +28,8 @@ func AppendText(b []byte, o *proxy.Outcome) []byte {
 	b = append(b, `] "`...)
 	b = quoted(b, s.Request.Method)
 	b = append(b, ' ')
-	b = appendPath(b, s.Request.Path, quoted)
+	var room [512]byte // a longer path costs an allocation
+	b = quoted(b, message.AppendRedacted(room[:0], s.Request.Path))
 	b = append(b, ' ')
 	b = append(b, s.Request.Proto.String()...)
 	b = append(b, `" `...)
@@ -84,10 +84,8 @@ func AppendJSON(b []byte, o *proxy.Outcome) []byte {
 	w.b = append(w.b, '"')
 	w.text("route_name", routeName(s.Route))
 	w.bytes("method", s.Request.Method)
-	w.key("path")
-	w.b = append(w.b, '"')
-	w.b = appendPath(w.b, s.Request.Path, escaped[[]byte])
-	w.b = append(w.b, '"')
+	var room [512]byte // a longer path costs an allocation
+	w.bytes("path", message.AppendRedacted(room[:0], s.Request.Path))
 	w.text("protocol", s.Request.Proto.String())
 	w.number("response_code", int64(o.Status))
 	w.text("response_flags", measure.Flags(o.Kind(), o.Exhausted))
@@ -245,27 +243,6 @@ func appendAddress(b []byte, a netip.AddrPort) []byte {
 		return append(b, '-')
 	}
 	return a.AppendTo(b)
-}
-
-// appendPath writes a path with the names of its query, and a star for each
-// value: those may be anything.
-func appendPath(b, path []byte, put func(b, text []byte) []byte) []byte {
-	path, query, found := bytes.Cut(path, []byte("?"))
-	b = put(b, path)
-	sep := byte('?')
-	for found {
-		var pair []byte
-		pair, query, found = bytes.Cut(query, []byte("&"))
-		b = append(b, sep)
-		sep = '&'
-		if name, _, ok := bytes.Cut(pair, []byte("=")); ok {
-			b = put(b, name)
-			b = append(b, "=*"...)
-		} else if len(pair) > 0 { // a name, or a value without one
-			b = append(b, '*')
-		}
-	}
-	return b
 }
 
 // quoted writes text between quotes: nothing in it can end them, or the line.

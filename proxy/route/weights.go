@@ -26,6 +26,17 @@ func NewWeights(shares []int32) (Weights, error) {
 	return w, nil
 }
 
+// Share returns the share of an item; 0 if there is none.
+func (w Weights) Share(item int) uint64 {
+	switch {
+	case item < 0 || item >= len(w.upTo):
+		return 0
+	case item == 0:
+		return w.upTo[0]
+	}
+	return w.upTo[item] - w.upTo[item-1]
+}
+
 // Pick chooses an item by a random number. It reports false if all shares are 0
 // or there are no items.
 func (w Weights) Pick(random uint32) (item int, ok bool) {

@@ -156,6 +156,15 @@ func (b *Backend) Members() []Member {
 	return out
 }
 
+// Size returns how many endpoints there are, and how many may be picked.
+func (b *Backend) Size() (members, healthy int) {
+	set := b.set.Load()
+	for i := range set.groups {
+		healthy += len(set.groups[i].members)
+	}
+	return len(set.all), healthy
+}
+
 // Pick chooses an endpoint. It never blocks and never allocates. Endpoints in
 // tried are avoided while there are others.
 func (b *Backend) Pick(tried []filters.Attempt) (*Endpoint, error) {
