@@ -118,7 +118,7 @@ func chaos(t *testing.T, a *rawApp, guard func(*filters.Builder, string) error) 
 	time.AfterFunc(1500*time.Millisecond, func() { close(stop) })
 	var all sync.WaitGroup
 	for _, mode := range m.Modes {
-		addr := strings.TrimPrefix(m.url("a", mode), "http://")
+		addr := m.addr("a", mode)
 		for range 6 {
 			all.Go(func() {
 				for {

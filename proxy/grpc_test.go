@@ -109,7 +109,7 @@ func dialGRPC(t testing.TB, m *mesh, mode devmesh.Mode) *grpc.ClientConn {
 	if !ok {
 		t.Fatal("no entry")
 	}
-	c, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(e.URL, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	c, err := grpc.NewClient("passthrough:///"+e.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(raw{})))
 	if err != nil {
 		t.Fatal(err)

@@ -166,10 +166,16 @@ func (m *mesh) url(service string, mode devmesh.Mode) string {
 	return e.URL
 }
 
+// addr is the same without the scheme.
+func (m *mesh) addr(service string, mode devmesh.Mode) string {
+	_, addr, _ := strings.Cut(m.url(service, mode), "://")
+	return addr
+}
+
 // dial connects to a service.
 func (m *mesh) dial(service string, mode devmesh.Mode) *net.TCPConn {
 	m.t.Helper()
-	nc, err := net.Dial("tcp", strings.TrimPrefix(m.url(service, mode), "http://"))
+	nc, err := net.Dial("tcp", m.addr(service, mode))
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -80,6 +80,7 @@ func (f *devFlags) run(ctx context.Context, out io.Writer) error {
 		o.OnFault = func(where string, err error) { fmt.Fprintf(out, "! %s: %v\n", where, err) }
 		if !f.quiet {
 			o.Observe = func(mode devmesh.Mode, x *proxy.Outcome) { printRequest(out, mode, x) }
+			o.ObserveConn = func(mode devmesh.Mode, x *proxy.ConnOutcome) { printConn(out, mode, x) }
 		}
 	}
 	m, err := devmesh.Start(o)
@@ -163,6 +164,22 @@ func printRequest(out io.Writer, mode devmesh.Mode, x *proxy.Outcome) {
 	}
 	if s.Fault != nil {
 		line += fmt.Sprintf(" [%s %v]", s.Fault.Flag(), s.Fault)
+	}
+	fmt.Fprintf(out, "%s in %v\n", line, x.Duration.Round(10*time.Microsecond))
+}
+
+// printConn tells of an opaque connection.
+func printConn(out io.Writer, mode devmesh.Mode, x *proxy.ConnOutcome) {
+	line := fmt.Sprintf("%-5s %s %s %s (%s)", mode, x.Peer.ID, x.Service.Name, x.Verdict.Protocol, x.Verdict.Reason)
+	if x.SNI != "" {
+		line += " for " + x.SNI
+	}
+	line += fmt.Sprintf(" %d bytes up, %d down", x.Received, x.Sent)
+	if a := x.Last(); a != nil {
+		line += fmt.Sprintf(" at %s", a.Endpoint)
+	}
+	if x.Fault != nil {
+		line += fmt.Sprintf(" [%s %v]", x.Fault.Flag(), x.Fault)
 	}
 	fmt.Fprintf(out, "%s in %v\n", line, x.Duration.Round(10*time.Microsecond))
 }

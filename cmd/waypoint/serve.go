@@ -40,6 +40,7 @@ type serveFlags struct {
 	recordEvery         uint32
 	admin               adminFlags
 	log                 logFlags
+	times               timeFlags
 }
 
 func serveCommand() *cobra.Command {
@@ -87,6 +88,7 @@ certificates; a change needs no restart.`,
 	fl.StringVar(&f.admin.ready, "ready-listen", ":15021", "address for readiness; empty for none")
 	fl.Uint32Var(&f.recordEvery, "record-every", 64, "one of so many requests has a decision record, besides all that failed or that we answered; 1 is all, 0 no others")
 	f.log.add(fl)
+	f.times.add(fl)
 	return cmd
 }
 
@@ -101,6 +103,10 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 		return err
 	}
 	defer closeLog(alog, log)
+	timeouts, err := f.times.timeouts()
+	if err != nil {
+		return err
+	}
 	certs, err := f.certificates(ctx, slog.New(lv.Handler("certificates")))
 	if err != nil {
 		return err
@@ -124,6 +130,7 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	p := proxy.New(proxy.Options{
 		Certificates: certs, Registry: kinds(), TunnelPort: f.tunnelPort, Sandwiched: f.sandwiched,
 		TrustProxyFrom: trust, ProxyV1: f.proxyV1, MaxConns: f.maxConns, Metrics: registry, Zone: f.zone,
+		Timeouts: timeouts, Upgrades: f.times.offers(),
 		Watch: f.recordEvery,
 		Observe: func(o *proxy.Outcome) {
 			alog.Observe(o)

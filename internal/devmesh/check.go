@@ -56,6 +56,10 @@ var checks = []struct {
 	{"a gRPC call, its messages and its status", (*checker).call},
 	{"UNIMPLEMENTED for a call without a route", (*checker).unrouted},
 	{"a WebSocket, bytes both ways", (*checker).webSocket},
+	{"TCP, bytes both ways, each side's end", (*checker).tcp},
+	{"a server that speaks first, unasked and undeclared", (*checker).serverFirst},
+	{"requests beside it, on a port that declares nothing", (*checker).undeclared},
+	{"TLS end to end, by the name asked for", (*checker).tls},
 }
 
 // Check sends a fixed set of requests through every mode and tells each result
@@ -185,11 +189,11 @@ func (c *checker) head() error {
 
 // connect opens a connection to a service's entry.
 func (c *checker) connect(service string) (*net.TCPConn, error) {
-	u, err := c.url(service, "")
-	if err != nil {
-		return nil, err
+	e, ok := c.m.Find(service, c.mode)
+	if !ok {
+		return nil, fmt.Errorf("no entry for %s", service)
 	}
-	nc, err := net.Dial("tcp", strings.TrimPrefix(u, "http://"))
+	nc, err := net.Dial("tcp", e.Addr())
 	if err != nil {
 		return nil, err
 	}

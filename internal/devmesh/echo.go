@@ -18,7 +18,7 @@ import (
 // An app is a workload's application.
 type app struct {
 	addr   string
-	server *http.Server // nil for one that is not ours
+	server io.Closer // nil for one that is not ours
 }
 
 // app returns the application of a workload, started if it does not run yet.
@@ -44,9 +44,10 @@ func (m *Mesh) app(workload string) (*app, error) {
 			h = own
 		}
 	}
-	a := &app{addr: l.Addr().String(), server: &http.Server{Handler: h, Protocols: new(http.Protocols), ReadHeaderTimeout: 10 * time.Second}}
-	a.server.Protocols.SetHTTP1(true)
-	a.server.Protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: h, Protocols: new(http.Protocols), ReadHeaderTimeout: 10 * time.Second}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	a := &app{addr: l.Addr().String(), server: server}
 	leaf, err := m.ca.Issue([]string{"spiffe://cluster.local/ns/default/sa/echo"}) // for who speaks TLS end to end
 	if err != nil {
 		return nil, err
@@ -55,8 +56,32 @@ func (m *Mesh) app(workload string) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
-	go a.server.Serve(eitherListener{l, &tls.Config{Certificates: []tls.Certificate{pair}}})
+	go server.Serve(eitherListener{l, &tls.Config{Certificates: []tls.Certificate{pair}}})
 	m.apps[workload] = a
+	return a, nil
+}
+
+// raw returns what answers on a workload's ports that carry no requests, started
+// if it does not run yet.
+func (m *Mesh) raw(workload, greeting string) (*app, error) {
+	if m.App != nil {
+		if addr := m.App(workload); addr != "" {
+			return &app{addr: addr}, nil
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a, ok := m.apps["raw "+workload]; ok {
+		return a, nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	server := newRawServer(l, greeting)
+	go server.serve()
+	a := &app{addr: l.Addr().String(), server: server}
+	m.apps["raw "+workload] = a
 	return a, nil
 }
 

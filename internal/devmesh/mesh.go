@@ -50,6 +50,8 @@ type Options struct {
 	Guard    func(b *filters.Builder, service string) error
 	// Observe hears of each request that a waypoint has finished.
 	Observe func(Mode, *proxy.Outcome)
+	// ObserveConn hears of each opaque connection that is over.
+	ObserveConn func(Mode, *proxy.ConnOutcome)
 	// OnFault hears of what went wrong on a connection, and where.
 	OnFault func(where string, err error)
 	// Listen is the address entries listen on; 127.0.0.1 if empty.
@@ -65,11 +67,17 @@ const DefaultClient = "spiffe://cluster.local/ns/demo/sa/curl"
 // An Entry is a local URL at which a service can be asked for by a client of
 // some identity.
 type Entry struct {
-	URL      string
+	URL      string // tcp://HOST:PORT where no requests are spoken
 	Service  string // namespace/name:port
 	Identity string
 	Mode     Mode
 	Address  netip.AddrPort // what the client's node tunnel takes it for
+}
+
+// Addr returns the URL's host and port.
+func (e *Entry) Addr() string {
+	_, addr, _ := strings.Cut(e.URL, "://")
+	return addr
 }
 
 // A Mesh is what Start built.
@@ -186,8 +194,14 @@ func (m *Mesh) startWorkloads(c *config.Config) error {
 			return err
 		}
 		for _, addr := range w.Addresses {
-			for port := range ports[addr] {
-				m.net.set(netip.AddrPortFrom(addr, port), a.addr)
+			for port, speaks := range ports[addr] {
+				on := a
+				if greeting := w.Labels[greetingLabel]; greeting != "" || speaks == config.AppTCP {
+					if on, err = m.raw(w.Namespace+"/"+w.Name, greeting); err != nil {
+						return err
+					}
+				}
+				m.net.set(netip.AddrPortFrom(addr, port), on.addr)
 			}
 			if w.Protocol == config.ProtocolTCP || m.net.has(netip.AddrPortFrom(addr, tunnelPort)) {
 				continue
@@ -202,13 +216,13 @@ func (m *Mesh) startWorkloads(c *config.Config) error {
 }
 
 // portsOf lists the ports of each address on which somebody is expected to
-// answer.
-func portsOf(c *config.Config) map[netip.Addr]map[uint16]bool {
+// answer, and what they speak.
+func portsOf(c *config.Config) map[netip.Addr]map[uint16]config.AppProtocol {
 	byName := map[config.Key]*config.Workload{}
 	for _, w := range c.Workloads {
 		byName[w.Key()] = w
 	}
-	out := map[netip.Addr]map[uint16]bool{}
+	out := map[netip.Addr]map[uint16]config.AppProtocol{}
 	for _, s := range c.Services {
 		for i := range s.Endpoints {
 			e := &s.Endpoints[i]
@@ -223,9 +237,9 @@ func portsOf(c *config.Config) map[netip.Addr]map[uint16]bool {
 			for _, a := range addrs {
 				for j := range s.Ports {
 					if out[a] == nil {
-						out[a] = map[uint16]bool{}
+						out[a] = map[uint16]config.AppProtocol{}
 					}
-					out[a][uint16(e.Target(&s.Ports[j]))] = true
+					out[a][uint16(e.Target(&s.Ports[j]))] = s.Ports[j].Speaks()
 				}
 			}
 		}
@@ -256,6 +270,9 @@ func (m *Mesh) startWaypoint(mode Mode) error {
 	o.OnPanic = func(err error) { o.OnFault(nil, err) }
 	if m.Observe != nil {
 		o.Observe = func(out *proxy.Outcome) { m.Observe(mode, out) }
+	}
+	if m.ObserveConn != nil {
+		o.ObserveConn = func(out *proxy.ConnOutcome) { m.ObserveConn(mode, out) }
 	}
 	if mode == Sandwich {
 		o.Sandwiched = true
@@ -292,6 +309,10 @@ func (m *Mesh) startWaypoint(mode Mode) error {
 	return err
 }
 
+// schemes are what URLs begin with; a port that declares nothing is asked in HTTP.
+// It is never written.
+var schemes = [...]string{config.AppDetect: "http://", config.AppHTTP1: "http://", config.AppHTTP2: "http://", config.AppTCP: "tcp://", config.AppTLS: "https://"}
+
 // startClients opens an entry for each service with an address, identity and
 // mode.
 func (m *Mesh) startClients() error {
@@ -309,7 +330,7 @@ func (m *Mesh) startClients() error {
 						continue
 					}
 					vip := netip.AddrPortFrom(s.Addresses[0], uint16(s.Ports[i].Port))
-					e := Entry{Service: fmt.Sprintf("%s/%s:%d", s.Namespace, s.Name, vip.Port()), Identity: id, Mode: mode, Address: vip}
+					e := Entry{URL: schemes[s.Ports[i].Speaks()], Service: fmt.Sprintf("%s/%s:%d", s.Namespace, s.Name, vip.Port()), Identity: id, Mode: mode, Address: vip}
 					if err := m.startEntry(tun, e, &port); err != nil {
 						return err
 					}
@@ -328,7 +349,7 @@ func (m *Mesh) startEntry(tun *nodeTunnel, e Entry, port *int) error {
 	if err != nil {
 		return err
 	}
-	e.URL = "http://" + l.Addr().String()
+	e.URL += l.Addr().String()
 	m.entries = append(m.entries, e)
 	expect, err := peer.ParseID(m.waypointID())
 	if err != nil {

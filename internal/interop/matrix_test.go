@@ -282,7 +282,7 @@ func TestMatrix(t *testing.T) {
 				}
 				for _, o := range orders {
 					t.Run(strings.Join([]string{p.name, "in " + string(in), "out " + out, o.name}, "/"), func(t *testing.T) {
-						stations[p.name].converse(t, strings.TrimPrefix(e.URL, "http://"), o.client, o.server)
+						stations[p.name].converse(t, e.Addr(), o.client, o.server)
 					})
 				}
 			}

@@ -117,7 +117,7 @@ func entry(t *testing.T, m *devmesh.Mesh, mode devmesh.Mode) string {
 	if !ok {
 		t.Fatalf("no entry for app over %s", mode)
 	}
-	return strings.TrimPrefix(e.URL, "http://")
+	return e.Addr()
 }
 
 // services is the server behind a GRPCRoute that knows its service alone.
