@@ -20,6 +20,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/levels"
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/proxy"
+	"github.com/sandwich-mesh/sandwich/proxy/accesslog"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"github.com/sandwich-mesh/sandwich/proxy/records"
 )
@@ -126,24 +127,20 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	if f.maxConns == 0 {
 		f.maxConns = defaultMaxConns()
 	}
-	ring := new(records.Ring)
-	p := proxy.New(proxy.Options{
+	o := proxy.Options{
 		Certificates: certs, Registry: kinds(), TunnelPort: f.tunnelPort, Sandwiched: f.sandwiched,
 		TrustProxyFrom: trust, ProxyV1: f.proxyV1, MaxConns: f.maxConns, Metrics: registry, Zone: f.zone,
 		Timeouts: timeouts, Upgrades: f.times.offers(),
-		Watch: f.recordEvery,
-		Observe: func(o *proxy.Outcome) {
-			alog.Observe(o)
-			ring.Observe(o)
-		},
 		OnFault: refusals(slog.New(lv.Handler("connections"))),
 		OnPanic: func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
-	})
+	}
+	ring := f.observe(&o, alog)
+	p := proxy.New(o)
 	registry.Collect(metrics.Process{Version: version})
-	o := &operator{p: p, levels: lv, started: time.Now()}
+	ops := &operator{p: p, levels: lv, started: time.Now()}
 	operators, stop := context.WithCancel(context.WithoutCancel(ctx)) // who may ask to the end
 	defer stop()
-	go serveAdmin(operators, o.server(registry, readiness(conditions(p, certs)), recordsPage(ring)), ports, slog.New(lv.Handler("admin")))
+	go serveAdmin(operators, ops.server(registry, readiness(conditions(p, certs)), recordsPage(ring)), ports, slog.New(lv.Handler("admin")))
 	apply, report := f.document(p, slog.New(lv.Handler("document")))
 	src := filesource.New(f.config, apply, report)
 	src.Once()
@@ -160,6 +157,21 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 		log.Warn("connections cut at the end of the drain", "connections", cut)
 	}
 	return nil
+}
+
+// observe has requests and connections logged, and how they were decided on kept.
+func (f *serveFlags) observe(o *proxy.Options, log *accesslog.Log) *records.Ring {
+	ring := &records.Ring{Every: f.recordEvery}
+	o.Watch = f.recordEvery
+	o.Observe = func(out *proxy.Outcome) {
+		log.Observe(out)
+		ring.Observe(out)
+	}
+	o.ObserveConn = func(out *proxy.ConnOutcome) {
+		log.ObserveConn(out)
+		ring.ObserveConn(out)
+	}
+	return ring
 }
 
 // refusals logs connections that were refused.
