@@ -59,8 +59,9 @@ func harness() Scenario {
 // proxyCost compares PROXY in, plain out with the byte relay and HAProxy.
 func proxyCost() Scenario {
 	const vsRelay, vsHAProxy, peer = "proxy-plain-32-vs-byte-relay", "proxy-plain-32-vs-haproxy", "haproxy-vs-byte-relay"
+	const loops = "event-loops-vs-goroutines"
 	return Scenario{
-		Bars: []Bar{{Name: vsRelay, Most: 1.15}, {Name: vsHAProxy, Most: 1.00}},
+		Bars: []Bar{{Name: vsRelay, Most: 1.15}, {Name: vsHAProxy, Most: 1.00}, {Name: loops, Most: 1.00}},
 		Run: func(ctx context.Context, r *Rig, f Figures) error {
 			echo, err := r.Part("echo", loadCPU, PartOptions{})
 			if err != nil {
@@ -74,8 +75,12 @@ func proxyCost() Scenario {
 			if err != nil {
 				return err
 			}
+			without, err := r.waypoint(ctx, proxyCPU, upstream{Plain: echo.Addr}, "--event-loops", "-1")
+			if err != nil {
+				return err
+			}
 			plan := proxyPlan(small(32))
-			vs := []Variant{{"waypoint", way.proxy, plan}, {"byte-relay", rel, plan}}
+			vs := []Variant{{"waypoint", way.proxy, plan}, {"byte-relay", rel, plan}, {"goroutines", without.proxy, plan}}
 			ha, err := r.haproxy(ctx, echo.Addr)
 			switch {
 			case errors.Is(err, errMissing):
@@ -89,10 +94,10 @@ func proxyCost() Scenario {
 			if err != nil {
 				return err
 			}
-			f[vsRelay] = compared(costs[0], costs[1])
+			f[vsRelay], f[loops] = compared(costs[0], costs[1]), compared(costs[0], costs[2])
 			if ha != nil {
-				f[vsHAProxy] = compared(costs[0], costs[2])
-				r.logf("  %s %.2f", peer, Ratio(costs[2], costs[1]).Median)
+				f[vsHAProxy] = compared(costs[0], costs[3])
+				r.logf("  %s %.2f", peer, Ratio(costs[3], costs[1]).Median)
 			}
 			return nil
 		},

@@ -20,6 +20,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/wire"
 	"github.com/sandwich-mesh/sandwich/proxy"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 )
@@ -94,7 +95,11 @@ func serveInside(ctx context.Context, o InsideOptions) (*look, error) {
 	if len(problems) > 0 {
 		return nil, errors.New(problems[0].String())
 	}
-	p := proxy.New(proxy.Options{Certificates: certs, Registry: filters.NewRegistry(), TunnelPort: o.TunnelPort,
+	loops, err := wire.NewLoops(0, nil)
+	if err != nil {
+		return nil, err
+	}
+	p := proxy.New(proxy.Options{Certificates: certs, Registry: filters.NewRegistry(), TunnelPort: o.TunnelPort, Loops: loops,
 		OnPanic: func(err error) { fmt.Fprintln(os.Stderr, err) }})
 	if problems := p.Apply(doc); len(problems) > 0 {
 		return nil, errors.New(problems[0].String())

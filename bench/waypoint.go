@@ -113,8 +113,9 @@ func (r *Rig) writeDocument(u upstream) (file string, port uint16, err error) {
 // A waypoint is the proxy under test with its two ways in.
 type waypoint struct{ hbone, proxy *Process }
 
-// waypoint starts the built binary before an upstream.
-func (r *Rig) waypoint(ctx context.Context, cpu int, u upstream) (*waypoint, error) {
+// waypoint starts the built binary before an upstream, with flags besides those
+// that it needs.
+func (r *Rig) waypoint(ctx context.Context, cpu int, u upstream, flags ...string) (*waypoint, error) {
 	if r.Waypoint == "" {
 		return nil, errors.New("there is no waypoint binary to measure")
 	}
@@ -137,6 +138,7 @@ func (r *Rig) waypoint(ctx context.Context, cpu int, u upstream) (*waypoint, err
 	if port != 0 {
 		argv = append(argv, "--tunnel-port", strconv.Itoa(int(port)))
 	}
+	argv = append(argv, flags...)
 	p, err := r.Program(ctx, "waypoint", cpu, proxy, argv...)
 	if err != nil {
 		return nil, err

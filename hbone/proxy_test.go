@@ -78,7 +78,7 @@ func TestProxyTunnels(t *testing.T) {
 // TestRestingTunnels: the reader of a tunnel at rest sheds its stack, the server
 // counts it, and the tunnel goes on.
 func TestRestingTunnels(t *testing.T) {
-	s := newServer(t)
+	s := newServer(t, func(o *ServerOptions) { o.Wire.Loops = nil }) // which have no stack to shed
 	nc := dialTunnel(t, s.listen("127.0.0.1:0", s.ServeProxy))
 	nc.Write(append(header(), "hello"...))
 	h := s.tunnel()

@@ -25,12 +25,20 @@ import (
 
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
+	if os.Getenv("SANDWICH_EVENT_LOOPS") != "none" {
+		loops = must(wire.NewLoops(2, nil))
+	}
 	code := m.Run()
+	loops.Close()
 	if code == 0 && flag.Lookup("test.fuzz").Value.String() == "" { // fuzzing has goroutines of its own
 		code = leaks(before)
 	}
 	os.Exit(code)
 }
+
+// loops read for every socket under test, as in the program; with
+// SANDWICH_EVENT_LOOPS=none, and for what is no socket, goroutines do.
+var loops *wire.Loops
 
 // leaks waits for goroutines and buffers of the last test to go.
 func leaks(before int) int {
@@ -191,7 +199,7 @@ func newServer(t *testing.T, edit ...func(*ServerOptions)) *testServer {
 	o := ServerOptions{
 		Accept:       s.accept,
 		Certificates: s.certs,
-		Wire:         wire.Options{Wheel: newWheel(t), Tick: quick},
+		Wire:         wire.Options{Wheel: newWheel(t), Tick: quick, Loops: loops},
 		OnFault: func(remote net.Addr, err error) {
 			if remote == nil || err == nil {
 				t.Errorf("fault from %v: %v", remote, err)
@@ -288,7 +296,7 @@ type testPool struct {
 }
 
 func newPool(t *testing.T, certs *Certificates, edit ...func(*PoolOptions)) *testPool {
-	o := PoolOptions{Certificates: certs, Wire: wire.Options{Wheel: newWheel(t), Tick: quick}}
+	o := PoolOptions{Certificates: certs, Wire: wire.Options{Wheel: newWheel(t), Tick: quick, Loops: loops}}
 	for _, e := range edit {
 		e(&o)
 	}

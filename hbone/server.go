@@ -321,7 +321,7 @@ func (s *Server) tcpTunnel(nc net.Conn) *tcpTunnel {
 	o.Park = parkAt
 	t := &tcpTunnel{server: s, nc: nc, w: wire.New(nc, o), since: time.Now()}
 	if !s.begin(nc, t.w, nil) {
-		nc.Close()
+		t.w.Discard()
 		s.gone(nc)
 		return nil
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/devca"
+	"github.com/sandwich-mesh/sandwich/internal/wire"
 	"github.com/sandwich-mesh/sandwich/proxy"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"golang.org/x/net/http2/hpack"
@@ -162,7 +163,12 @@ func (m *benchMesh) waypoint(b *testing.B) (addr string) {
 		b.Fatal(problems)
 	}
 	var d net.Dialer
+	loops, err := wire.NewLoops(0, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
 	p := proxy.New(proxy.Options{
+		Loops:        loops,
 		Certificates: certs,
 		Registry:     filters.NewRegistry(),
 		Dial:         func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) { return d.DialContext(ctx, "tcp", m.app) },
@@ -177,6 +183,7 @@ func (m *benchMesh) waypoint(b *testing.B) (addr string) {
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
 		p.Shutdown(ctx)
+		loops.Close()
 	})
 	return ln.Addr().String()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/devca"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/internal/wire"
 	"github.com/sandwich-mesh/sandwich/proxy"
 )
 
@@ -81,8 +82,12 @@ func newCourseOf(t testing.TB, sandwiched bool, doc string, tune ...func(*hbone.
 	answer := func(_ *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler, error) { return &answerer{tun: tun}, nil }
 	so := hbone.ServerOptions{Accept: answer, Certificates: identity(t, ca, "spiffe://cluster.local/ns/shop/sa/a")}
 	waypointID := "spiffe://cluster.local/ns/shop/sa/waypoint"
+	loops, err := wire.NewLoops(0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	po := proxy.Options{
-		Certificates: identity(t, ca, waypointID), Registry: filters.NewRegistry(), Sandwiched: sandwiched,
+		Certificates: identity(t, ca, waypointID), Registry: filters.NewRegistry(), Sandwiched: sandwiched, Loops: loops,
 		Dial: func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", far.Addr().String())
@@ -121,6 +126,7 @@ func newCourseOf(t testing.TB, sandwiched bool, doc string, tune ...func(*hbone.
 		c.pool.Close()
 		p.Shutdown(end)
 		server.Shutdown(end)
+		loops.Close()
 	})
 	return c
 }

@@ -49,6 +49,9 @@ type Options struct {
 	ProxyV1 bool
 	// MaxConns is the cap on clients' connections; 0 means none.
 	MaxConns int
+	// Loops read for connections; with nil each has a goroutine that does. They
+	// are the caller's to close, after Shutdown.
+	Loops *wire.Loops
 	// Limits of inner HTTP/1 connections; nil for the defaults.
 	Limits *http1.Limits
 	// Timeouts in place of the defaults.
@@ -158,7 +161,7 @@ func New(o Options) *Proxy {
 	p.exchanges.New = func() any { return new(exchange) }
 	p.streams2.New = func() any { return new(stream2) }
 	p.snap.Store(snapshot.Empty())
-	driven := wire.Options{Wheel: p.wheel, Tick: tickEvery}
+	driven := wire.Options{Wheel: p.wheel, Tick: tickEvery, Loops: o.Loops}
 	server := hbone.ServerOptions{
 		Accept:         p.openTunnel,
 		TrustProxyFrom: o.TrustProxyFrom,

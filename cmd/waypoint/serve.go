@@ -19,8 +19,8 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/filesource"
 	"github.com/sandwich-mesh/sandwich/internal/levels"
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
+	"github.com/sandwich-mesh/sandwich/internal/wire"
 	"github.com/sandwich-mesh/sandwich/proxy"
-	"github.com/sandwich-mesh/sandwich/proxy/accesslog"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"github.com/sandwich-mesh/sandwich/proxy/records"
 )
@@ -35,7 +35,7 @@ type serveFlags struct {
 	aliases, trustProxy []string
 	proxyV1, sandwiched bool
 	tunnelPort          uint16
-	maxConns            int
+	maxConns, loops     int
 	drain               time.Duration
 	zone                string
 	recordEvery         uint32
@@ -82,6 +82,7 @@ certificates; a change needs no restart.`,
 	fl.BoolVar(&f.sandwiched, "sandwiched", false, "our own node tunnel wraps what we dial: dial pods as plain TCP")
 	fl.Uint16Var(&f.tunnelPort, "tunnel-port", 15008, "where node tunnels listen on endpoints")
 	fl.IntVar(&f.maxConns, "max-connections", 0, "clients' connections at once; 0 is 45 % of the descriptor limit")
+	fl.IntVar(&f.loops, "event-loops", 0, "event loops that read connections; 0 is one for each processor, -1 a goroutine for each connection")
 	fl.DurationVar(&f.drain, "drain", 25*time.Second, "how long requests may take to finish after SIGTERM")
 	fl.StringVar(&f.zone, "zone", "", "the zone we run in, for counting bytes between zones")
 	fl.StringVar(&f.admin.admin, "admin-listen", "127.0.0.1:15000", "loopback address for operators; empty for none")
@@ -104,15 +105,7 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 		return err
 	}
 	defer closeLog(alog, log)
-	timeouts, err := f.times.timeouts()
-	if err != nil {
-		return err
-	}
-	certs, err := f.certificates(ctx, slog.New(lv.Handler("certificates")))
-	if err != nil {
-		return err
-	}
-	trust, err := prefixes(f.trustProxy)
+	opts, err := f.options(ctx, lv)
 	if err != nil {
 		return err
 	}
@@ -124,29 +117,24 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	if err != nil {
 		return err
 	}
-	if f.maxConns == 0 {
-		f.maxConns = defaultMaxConns()
+	ring := new(records.Ring)
+	opts.Metrics = registry
+	opts.Observe = func(o *proxy.Outcome) {
+		alog.Observe(o)
+		ring.Observe(o)
 	}
-	o := proxy.Options{
-		Certificates: certs, Registry: kinds(), TunnelPort: f.tunnelPort, Sandwiched: f.sandwiched,
-		TrustProxyFrom: trust, ProxyV1: f.proxyV1, MaxConns: f.maxConns, Metrics: registry, Zone: f.zone,
-		Timeouts: timeouts, Upgrades: f.times.offers(),
-		OnFault: refusals(slog.New(lv.Handler("connections"))),
-		OnPanic: func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
-	}
-	ring := f.observe(&o, alog)
-	p := proxy.New(o)
+	p := proxy.New(opts)
 	registry.Collect(metrics.Process{Version: version})
-	ops := &operator{p: p, levels: lv, started: time.Now()}
+	o := &operator{p: p, levels: lv, started: time.Now()}
 	operators, stop := context.WithCancel(context.WithoutCancel(ctx)) // who may ask to the end
 	defer stop()
-	go serveAdmin(operators, ops.server(registry, readiness(conditions(p, certs)), recordsPage(ring)), ports, slog.New(lv.Handler("admin")))
+	go serveAdmin(operators, o.server(registry, readiness(conditions(p, opts.Certificates)), recordsPage(ring)), ports, slog.New(lv.Handler("admin")))
 	apply, report := f.document(p, slog.New(lv.Handler("document")))
 	src := filesource.New(f.config, apply, report)
 	src.Once()
 	go src.Run(ctx)
 	log.Info("serving", "hbone", addresses(ls.HBONE), "proxy", addresses(ls.Proxy), "plain", addresses(ls.Plain),
-		"admin", f.admin.admin, "services", len(p.Snapshot().Services()), "max_connections", f.maxConns)
+		"admin", f.admin.admin, "services", len(p.Snapshot().Services()), "max_connections", opts.MaxConns)
 	if err := p.Serve(ctx, ls); err != nil {
 		return err
 	}
@@ -159,19 +147,38 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	return nil
 }
 
-// observe has requests and connections logged, and how they were decided on kept.
-func (f *serveFlags) observe(o *proxy.Options, log *accesslog.Log) *records.Ring {
-	ring := &records.Ring{Every: f.recordEvery}
-	o.Watch = f.recordEvery
-	o.Observe = func(out *proxy.Outcome) {
-		log.Observe(out)
-		ring.Observe(out)
+// options are what the flags say of the proxy itself.
+func (f *serveFlags) options(ctx context.Context, lv *levels.Levels) (o proxy.Options, err error) {
+	requests := slog.New(lv.Handler("requests"))
+	o = proxy.Options{
+		Registry: kinds(), TunnelPort: f.tunnelPort, Sandwiched: f.sandwiched,
+		ProxyV1: f.proxyV1, MaxConns: f.maxConns, Zone: f.zone,
+		Upgrades: f.times.offers(), Watch: f.recordEvery,
+		OnFault: refusals(slog.New(lv.Handler("connections"))),
+		OnPanic: func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
 	}
-	o.ObserveConn = func(out *proxy.ConnOutcome) {
-		log.ObserveConn(out)
-		ring.ObserveConn(out)
+	if o.MaxConns == 0 {
+		o.MaxConns = defaultMaxConns()
 	}
-	return ring
+	if o.Timeouts, err = f.times.timeouts(); err != nil {
+		return o, err
+	}
+	if o.TrustProxyFrom, err = prefixes(f.trustProxy); err != nil {
+		return o, err
+	}
+	if o.Certificates, err = f.certificates(ctx, slog.New(lv.Handler("certificates"))); err != nil {
+		return o, err
+	}
+	o.Loops, err = eventLoops(f.loops, o.OnPanic)
+	return o, err
+}
+
+// eventLoops starts what reads connections; it ends with the process.
+func eventLoops(n int, crashed func(error)) (*wire.Loops, error) {
+	if n < 0 {
+		return nil, nil
+	}
+	return wire.NewLoops(n, crashed)
 }
 
 // refusals logs connections that were refused.

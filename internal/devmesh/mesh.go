@@ -281,6 +281,11 @@ func (m *Mesh) startWaypoint(mode Mode) error {
 	} else {
 		o.Certificates = certs
 	}
+	loops, err := wire.NewLoops(0, o.OnPanic)
+	if err != nil {
+		return err
+	}
+	o.Loops = loops
 	if m.Tune != nil {
 		m.Tune(mode, &o)
 	}
@@ -300,7 +305,10 @@ func (m *Mesh) startWaypoint(mode Mode) error {
 		ls.HBONE = []net.Listener{l}
 		m.net.set(addr, l.Addr().String())
 	}
-	m.closers = append(m.closers, func() { p.Shutdown(m.ctx) })
+	m.closers = append(m.closers, func() {
+		p.Shutdown(m.ctx)
+		loops.Close()
+	})
 	go func() {
 		if err := p.Serve(m.ctx, ls); err != nil {
 			o.OnFault(l.Addr(), err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/wire"
 	"github.com/sandwich-mesh/sandwich/proxy"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 )
@@ -56,6 +57,10 @@ func newWaypoint(t *testing.T, m *mesh, far *tunnel) *waypoint {
 		o.Certificates = certs
 		fmt.Sscan(portOf(far.addr), &o.TunnelPort)
 	}
+	var err error
+	if o.Loops, err = wire.NewLoops(0, nil); err != nil {
+		t.Fatal(err)
+	}
 	w.proxy = proxy.New(o)
 	var ls proxy.Listeners
 	w.mesh = open(t, &ls.HBONE, far != nil)
@@ -71,6 +76,7 @@ func newWaypoint(t *testing.T, m *mesh, far *tunnel) *waypoint {
 		end, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		w.proxy.Shutdown(end)
+		o.Loops.Close()
 		w.report(t)
 	})
 	t.Cleanup(w.close)

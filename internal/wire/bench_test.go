@@ -111,7 +111,7 @@ func BenchmarkFlush(b *testing.B) {
 				b.ReportMetric(float64(c.Stats().Writes)/float64(b.N), "writes/op")
 				b.StopTimer()
 				c.drains.Wait()
-				c.nc.Close()
+				c.drv.close(true)
 				_ = far
 			})
 		}
@@ -138,7 +138,7 @@ func BenchmarkTake(b *testing.B) {
 					c.out = nil
 					c.buffered.Store(0)
 				}
-				c.nc.Close()
+				c.drv.close(true)
 			})
 		}
 	}
@@ -164,7 +164,7 @@ func BenchmarkRecords(b *testing.B) {
 		b.ReportMetric(float64(c.Stats().Writes)/float64(b.N), "writes/op")
 		b.StopTimer()
 		c.drains.Wait()
-		c.nc.Close()
+		c.drv.close(true)
 	})
 	b.Run("each", func(b *testing.B) {
 		c, _, raw := tlsPair(b, Options{})
@@ -180,7 +180,7 @@ func BenchmarkRecords(b *testing.B) {
 		done()
 		b.ReportMetric(float64(c.Stats().Writes)/float64(b.N), "writes/op")
 		b.StopTimer()
-		c.nc.Close()
+		c.drv.close(true)
 	})
 }
 
@@ -237,7 +237,7 @@ func BenchmarkSharedFlush(b *testing.B) {
 			b.ReportMetric(float64(c.Stats().Writes)/float64(b.N), "writes/op")
 			b.StopTimer()
 			c.drains.Wait()
-			c.nc.Close()
+			c.drv.close(true)
 		})
 		b.Run(s.name+"/locked", func(b *testing.B) {
 			c, _, raw := s.pair(b, Options{})
@@ -257,7 +257,7 @@ func BenchmarkSharedFlush(b *testing.B) {
 			})
 			done()
 			b.StopTimer()
-			c.nc.Close()
+			c.drv.close(true)
 		})
 	}
 }

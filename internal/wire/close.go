@@ -44,7 +44,7 @@ func (c *Conn) close(t *turn.Turn, err error) {
 		c.err = err
 	}
 	c.until = time.Now().Add(c.o.Linger)
-	c.nc.SetWriteDeadline(c.until)
+	c.drv.writeUntil(c.until)
 	if c.state == writeOpen {
 		c.state = writeEnds
 	}
@@ -53,7 +53,7 @@ func (c *Conn) close(t *turn.Turn, err error) {
 }
 
 // end is close for the reader's own turn.
-func (c *Conn) end(err error) { c.close(&c.turn, err) }
+func (c *Conn) end(err error) { c.close(c.turn, err) }
 
 func (c *Conn) fail(err error) {
 	c.mu.Lock()
@@ -79,14 +79,17 @@ func (c *Conn) failLocked(err error) {
 // giveUp ends the reading that goes on after a write failed.
 func (c *Conn) giveUp() { c.fail(nil) }
 
-// longAgo wakes a reader: its deadline has passed.
-var longAgo = time.Unix(1, 0)
-
 // attend makes the reader look at the state, wherever it waits. It never closes
 // the descriptor itself: only the reader does, at its top. Called with mu held.
 func (c *Conn) attend() {
 	c.halt.Store(true)
-	c.nc.SetReadDeadline(longAgo)
+	if c.loop != nil {
+		if c.engine != nil { // it is served
+			c.loop.post(c)
+		}
+		return
+	}
+	c.drv.readUntil(longAgo)
 	c.wake.Broadcast()
 }
 
@@ -104,7 +107,7 @@ func (c *Conn) over() bool {
 		c.salvaging, c.salvage = true, salvageMax
 	}
 	c.halt.Store(false)
-	c.nc.SetReadDeadline(time.Time{})
+	c.drv.readUntil(time.Time{})
 	return false
 }
 
@@ -121,37 +124,46 @@ func (c *Conn) tellClosed() {
 	c.calls.Wait()
 	c.engineClosed(err)
 	c.endTurn()
+	c.Flush(c.turn) // the turn that closed may have work left before it ends
+	c.endTurn()
 }
 
 func (c *Conn) engineClosed(err error) {
 	defer c.rescue()
-	c.engine.Closed(&c.turn, err)
+	c.engine.Closed(c.turn, err)
 }
 
 // linger lets what was written leave and waits for the peer's FIN, dropping
 // what it sends: to close with bytes unread would answer with RST, which may
 // overtake what we have sent (RFC 9112, section 9.6).
 func (c *Conn) linger() {
-	c.Flush(&c.turn) // the turn that closed may have work left before it ends
-	c.endTurn()
 	for !c.lingered() {
 		if c.pastEnd {
 			c.park()
 			continue
 		}
-		b, err := c.drv.read(nil, 16<<10, true)
-		buf.Put(b)
-		switch {
-		case err == io.EOF:
-			c.mu.Lock()
-			c.eof = true
-			c.halt.Store(true)
-			c.mu.Unlock()
-			c.pastEnd = !c.drv.ended()
-		case err != nil && !isTimeout(err):
-			c.fail(err)
-		}
+		c.drop(true)
 	}
+}
+
+// drop reads what the peer sends to an end that hears no more. It reports
+// whether there may be more by now.
+func (c *Conn) drop(wait bool) (more bool) {
+	b, err := c.drv.read(nil, 16<<10, wait)
+	buf.Put(b)
+	switch {
+	case err == errWouldBlock:
+		return false
+	case err == io.EOF:
+		c.mu.Lock()
+		c.eof = true
+		c.halt.Store(true)
+		c.mu.Unlock()
+		c.pastEnd = !c.drv.ended()
+	case err != nil && !isTimeout(err):
+		c.fail(err)
+	}
+	return true
 }
 
 // lingered reports whether the descriptor may be closed.
@@ -165,7 +177,7 @@ func (c *Conn) lingered() bool {
 	case !time.Now().Before(c.until):
 		return true
 	}
-	c.nc.SetReadDeadline(c.until)
+	c.drv.readUntil(c.until)
 	return false
 }
 
@@ -173,28 +185,24 @@ func (c *Conn) lingered() bool {
 // not take what it has for the whole: it hears RST.
 func (c *Conn) release() {
 	c.mu.Lock()
-	if c.state != writeShut {
-		if c.closing {
-			c.o.Counters.Unread.Add(1)
-		}
-		if tc, ok := c.nc.(interface{ SetLinger(sec int) error }); ok {
-			tc.SetLinger(0)
-		}
+	reset := c.state != writeShut
+	if reset && c.closing {
+		c.o.Counters.Unread.Add(1)
 	}
 	c.state = writeDead
 	if !c.flushing {
 		c.dropAll()
 	}
 	c.mu.Unlock()
-	c.nc.Close()
+	c.drv.close(reset)
 	c.drains.Wait()
 }
 
 // sendFIN ends the writing direction of the transport. A transport that cannot
 // is closed as a whole soon after.
 func (c *Conn) sendFIN() error {
-	if hc, ok := c.nc.(interface{ CloseWrite() error }); ok {
-		return hc.CloseWrite()
+	if ok, err := c.drv.closeWrite(); ok {
+		return err
 	}
 	c.mu.Lock()
 	c.eof = true
@@ -208,7 +216,9 @@ func (c *Conn) Expired(t *turn.Turn, tm *wheel.Timer) {
 	ok := c.enter()
 	if ok {
 		c.o.Wheel.Set(tm, c, c.o.Tick)
-		c.shedIdle()
+		if c.loop == nil {
+			c.shedIdle()
+		}
 	}
 	c.mu.Unlock()
 	if ok {

@@ -69,6 +69,8 @@ type Options struct {
 	// Counters, if not nil, count what should be rare; many connections may
 	// share them.
 	Counters *Counters
+	// Loops, if not nil, read for sockets, in place of a goroutine each.
+	Loops *Loops
 }
 
 // Errors that Closed may bring besides those of the transport.
@@ -109,13 +111,17 @@ type Conn struct {
 	rec    *records // nil without TLS
 	tc     *tls.Conn
 	o      Options
-	engine Engine // by Serve, under mu
+	loop   *loop      // that reads; nil if a goroutine of its own does
+	turn   *turn.Turn // the reader's: the loop's, or its own
+	engine Engine     // by Serve, under mu
 
-	// Owned by the goroutine in serve.
-	turn      turn.Turn
+	// Owned by the reader: the loop, or the goroutine in serve.
 	open      bool // the turn has done something since it last ended
 	pastEnd   bool // EOF was read, and the driver cannot wait for more
 	salvaging bool // a write failed: what has arrived is read, without waiting
+	begun     bool // a loop has looked at it
+	lingers   bool // the engine has heard Closed
+	gone      bool // a loop has let it go
 	salvage   int  // how many bytes of it still may be
 
 	// Owned by whoever set flushing.
@@ -154,6 +160,7 @@ type Conn struct {
 	until    time.Time
 	timer    wheel.Timer
 	seen     int64 // bytes received up to the last tick
+	posted   bool  // guarded by loop.mu: the loop is to look at it
 
 	calls  sync.WaitGroup // calls into the engine from other goroutines
 	drains sync.WaitGroup // the drain goroutine
@@ -163,8 +170,21 @@ type Conn struct {
 // New makes a connection of nc, which it owns from then on. Bytes may be
 // written at once; nothing is read before Serve.
 func New(nc net.Conn, o Options) *Conn {
+	c := newConn(nc, o)
+	if !c.join() {
+		c.alone()
+	}
+	return c
+}
+
+// alone has a goroutine of its own read for the connection.
+func (c *Conn) alone() {
+	c.drv = newDriver(c.nc, &c.stats)
+	c.turn = new(turn.Turn)
+}
+
+func newConn(nc net.Conn, o Options) *Conn {
 	c := &Conn{nc: nc, o: o}
-	c.drv = newDriver(nc, &c.stats)
 	c.wake.L = &c.mu
 	if o.Linger <= 0 || o.Linger > MaxLinger {
 		c.o.Linger = MaxLinger
@@ -186,19 +206,31 @@ func (c *Conn) Run(f func(t *turn.Turn)) {
 	c.endOf(&t)
 }
 
-// Serve reads until the connection is over, but may return before: with ticks,
-// a connection that idles goes on in another goroutine. It is called once.
+// Serve reads until the connection is over, but may return before: a loop may
+// read, and with ticks a connection that idles goes on in another goroutine. It is
+// called once.
 func (c *Conn) Serve(e Engine) {
+	c.reader.Add(1)
 	c.mu.Lock()
 	c.engine = e
-	c.noteLeft(&c.turn) // what was written before may have left
-	c.open = true
 	if c.o.Tick > 0 && c.o.Wheel != nil {
 		c.o.Wheel.Set(&c.timer, c, c.o.Tick)
 	}
 	c.mu.Unlock()
-	c.reader.Add(1)
+	if c.loop != nil {
+		c.loop.post(c)
+		return
+	}
+	c.begin()
 	c.serve()
+}
+
+// begin is the reader's first look.
+func (c *Conn) begin() {
+	c.mu.Lock()
+	c.noteLeft(c.turn) // what was written before may have left
+	c.mu.Unlock()
+	c.open = true
 }
 
 // Wait returns when the connection is over and nothing of it is left: no
@@ -207,7 +239,7 @@ func (c *Conn) Wait() { c.reader.Wait() }
 
 func (c *Conn) serve() {
 	if !c.read() {
-		c.turn = turn.Turn{} // and the room that it has kept
+		*c.turn = turn.Turn{} // and the room that it has kept
 		c.o.Counters.Sheds.Add(1)
 		go c.serve()
 		return
@@ -222,8 +254,12 @@ func (c *Conn) serve() {
 // It returns false when the reader is to shed its stack before it waits.
 func (c *Conn) read() (over bool) {
 	for !c.over() {
-		if !c.open && (c.pastEnd || c.full()) {
-			c.park()
+		if c.pastEnd || c.full() {
+			if c.open {
+				c.endTurn()
+			} else {
+				c.park()
+			}
 			continue
 		}
 		if c.rec != nil && c.rec.ready() {
@@ -252,11 +288,16 @@ func (c *Conn) read() (over bool) {
 			c.unread(err)
 		}
 	}
+	c.readOver()
+	return true
+}
+
+// readOver ends the last turn that a read began.
+func (c *Conn) readOver() {
 	c.endTurn()
 	if c.rec != nil {
 		c.rec.discard()
 	}
-	return true
 }
 
 // unread handles a read that brought nothing.
@@ -319,7 +360,7 @@ func (c *Conn) deliver(p []byte) {
 func (c *Conn) breathe() {
 	spent := c.turn.Spent()
 	c.endTurn()
-	if spent {
+	if spent && c.loop == nil {
 		runtime.Gosched()
 	}
 }
@@ -354,10 +395,19 @@ func (c *Conn) Consume(_ *turn.Turn, n int) {
 		return
 	}
 	if left := c.unconsumed.Add(-int64(n)); 2*int(left) < c.o.Park && c.parked.Load() {
-		c.mu.Lock()
-		c.wake.Broadcast()
-		c.mu.Unlock()
+		c.unpark()
 	}
+}
+
+// unpark makes a reader that waits for Consume look again.
+func (c *Conn) unpark() {
+	if c.loop != nil {
+		c.loop.post(c)
+		return
+	}
+	c.mu.Lock()
+	c.wake.Broadcast()
+	c.mu.Unlock()
 }
 
 // transportEOF handles the transport's FIN. Under TLS an end that close_notify
@@ -397,17 +447,21 @@ func (c *Conn) peerEnded() {
 
 func (c *Conn) feed(p []byte) (err error) {
 	defer c.rescue()
-	return c.engine.Feed(&c.turn, p)
+	return c.engine.Feed(c.turn, p)
 }
 
 func (c *Conn) engineEOF() (keep bool) {
 	defer c.rescue()
-	return c.engine.EOF(&c.turn)
+	return c.engine.EOF(c.turn)
 }
 
 func (c *Conn) endTurn() {
 	c.open = false
-	c.endOf(&c.turn)
+	if c.loop != nil {
+		c.loop.endTurn()
+		return
+	}
+	c.endOf(c.turn)
 }
 
 // endOf ends a turn. A Flusher or an up-call of another connection may panic in

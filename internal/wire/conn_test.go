@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -84,7 +83,7 @@ func TestOrder(t *testing.T) {
 	each(t, func(t *testing.T, s setting) {
 		var k Counters
 		c, far, _ := s.pair(t, Options{Counters: &k})
-		c.nc.(*net.TCPConn).SetWriteBuffer(64 << 10) // full often
+		setWriteBuffer(c, 64<<10) // full often
 		e := newEngine()
 		in := sha256.New()
 		r := rand.New(rand.NewPCG(3, 4))
@@ -278,6 +277,26 @@ func TestPark(t *testing.T) {
 		}
 		if k.Parks.Load() == 0 {
 			t.Error("the reader never parked")
+		}
+		c.Run(func(tn *turn.Turn) { c.Abort(tn, 0) })
+		e.wantServed(t)
+	})
+}
+
+// A reader that goes on before anything more has come hears of what comes then.
+func TestParkAndRest(t *testing.T) {
+	each(t, func(t *testing.T, s setting) {
+		c, far, _ := s.pair(t, Options{Park: 1})
+		e := newEngine()
+		got := make(chan struct{}, 1)
+		e.onFeed = func(*turn.Turn, []byte) error { got <- struct{}{}; return nil }
+		serve(c, e)
+		for range 3 {
+			far.Write([]byte("a"))
+			await(t, "byte", got)
+			until(t, "the reader parks", c.parked.Load)
+			c.Consume(nil, 1)
+			until(t, "the reader goes on", func() bool { return !c.parked.Load() })
 		}
 		c.Run(func(tn *turn.Turn) { c.Abort(tn, 0) })
 		e.wantServed(t)

@@ -6,13 +6,14 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 )
 
 // A driver moves bytes between a transport and buffers. One goroutine reads and
-// one writes at a time. A second one for sockets, with its own event loop, can
-// take this one's place.
+// one writes at a time. Sockets have two: Go's netpoller, and where a Loops reads
+// a descriptor of its own.
 type driver interface {
 	// read appends to b, which is nil or holds the start of something, until it
 	// has size bytes at most, taking room from internal/buf only once there is
@@ -25,7 +26,18 @@ type driver interface {
 	// write sends what the transport takes. With wait it waits until it takes
 	// something; else it may take nothing.
 	write(p []byte, wait bool) (int, error)
+	// readUntil and writeUntil bound what waits, from any goroutine; a zero time
+	// does not.
+	readUntil(t time.Time)
+	writeUntil(t time.Time)
+	// closeWrite sends FIN. It reports false if the transport has none.
+	closeWrite() (ok bool, err error)
+	// close ends every wait and gives the transport up, with RST if reset says so.
+	close(reset bool)
 }
+
+// longAgo ends a wait.
+var longAgo = time.Unix(1, 0)
 
 // errWouldBlock has the properties that crypto/tls asks for to try again later:
 // a net.Error that is Temporary is not kept as the connection's error.
@@ -40,18 +52,40 @@ func (wouldBlock) Temporary() bool { return true }
 func newDriver(nc net.Conn, st *stats) driver {
 	if sc, ok := nc.(syscall.Conn); ok {
 		if rc, err := sc.SyscallConn(); err == nil {
-			s := &socket{nc: nc, rc: rc, st: st}
+			s := &socket{transport: transport{nc}, rc: rc, st: st}
 			s.onRead, s.onWrite = s.tryRead, s.tryWrite
 			return s
 		}
 	}
-	return &pipe{nc: nc, st: st}
+	return &pipe{transport: transport{nc}, st: st}
+}
+
+// A transport is what both drivers of a net.Conn have in common.
+type transport struct{ nc net.Conn }
+
+func (d transport) readUntil(t time.Time)  { d.nc.SetReadDeadline(t) }
+func (d transport) writeUntil(t time.Time) { d.nc.SetWriteDeadline(t) }
+
+func (d transport) closeWrite() (ok bool, err error) {
+	hc, ok := d.nc.(interface{ CloseWrite() error })
+	if ok {
+		err = hc.CloseWrite()
+	}
+	return ok, err
+}
+
+func (d transport) close(reset bool) {
+	if tc, ok := d.nc.(interface{ SetLinger(sec int) error }); ok && reset {
+		tc.SetLinger(0)
+	}
+	d.nc.Close()
 }
 
 // A socket is driven through its descriptor and Go's netpoller.
 type socket struct {
+	transport
+
 	// Set once. Callbacks are made once: one per read would be an allocation.
-	nc              net.Conn
 	rc              syscall.RawConn
 	st              *stats
 	onRead, onWrite func(fd uintptr) bool
@@ -94,7 +128,7 @@ func (s *socket) tryRead(fd uintptr) bool {
 			// Behind a FIN a read answers 0 even after RST; only the socket's
 			// error tells of it.
 			if e, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ERROR); err == nil && e != 0 {
-				s.in, s.readErr = buf.Shrink(b), s.failure("read", syscall.Errno(e))
+				s.in, s.readErr = buf.Shrink(b), failure(s.nc, "read", syscall.Errno(e))
 				return true
 			}
 			fallthrough
@@ -103,7 +137,7 @@ func (s *socket) tryRead(fd uintptr) bool {
 			s.readErr = errWouldBlock
 			return !s.wait
 		case err != nil:
-			s.in, s.readErr = buf.Shrink(b), s.failure("read", err)
+			s.in, s.readErr = buf.Shrink(b), failure(s.nc, "read", err)
 		case n == 0:
 			s.in, s.readErr = buf.Shrink(b), io.EOF
 		default:
@@ -139,7 +173,7 @@ func (s *socket) tryWrite(fd uintptr) bool {
 		case err == syscall.EAGAIN:
 			return !s.block
 		case err != nil:
-			s.writeErr = s.failure("write", err)
+			s.writeErr = failure(s.nc, "write", err)
 		default:
 			s.sent = n
 			s.st.bytesOut.Add(int64(n))
@@ -148,14 +182,14 @@ func (s *socket) tryWrite(fd uintptr) bool {
 	}
 }
 
-func (s *socket) failure(op string, err error) error {
-	return &net.OpError{Op: op, Net: s.nc.RemoteAddr().Network(), Source: s.nc.LocalAddr(), Addr: s.nc.RemoteAddr(), Err: os.NewSyscallError(op, err)}
+func failure(nc net.Conn, op string, err error) error {
+	return &net.OpError{Op: op, Net: nc.RemoteAddr().Network(), Source: nc.LocalAddr(), Addr: nc.RemoteAddr(), Err: os.NewSyscallError(op, err)}
 }
 
 // A pipe is any other net.Conn, such as one in memory that works in fake time:
 // reads wait with a buffer in hand, and only the drain goroutine writes.
 type pipe struct {
-	nc net.Conn
+	transport
 	st *stats
 }
 

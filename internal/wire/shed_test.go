@@ -49,6 +49,9 @@ func echo(t *testing.T, far peer, p []byte) {
 // tick, once until it receives again, and instead of the one before.
 func TestShed(t *testing.T) {
 	each(t, func(t *testing.T, s setting) {
+		if s.loop {
+			return // it has no stack
+		}
 		var k Counters
 		c, far, _ := s.pair(t, byHand(&k))
 		e := echoes(c)
@@ -122,7 +125,7 @@ func TestShedUnderTraffic(t *testing.T) {
 		}
 		far.Close()
 		e.wantServed(t)
-		if got := int(k.Sheds.Load()); got < trips/4 {
+		if got := int(k.Sheds.Load()); got < trips/4 && !s.loop {
 			t.Errorf("shed %d times in %d round trips, want a quarter as often at least", got, trips)
 		}
 		t.Logf("shed %d times in %d round trips", k.Sheds.Load(), trips)

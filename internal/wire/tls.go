@@ -26,7 +26,8 @@ const (
 // transport that it gives to tls.Client or tls.Server; its Config should have
 // DynamicRecordSizingDisabled. Handshake must succeed before Serve.
 func NewTLS(nc net.Conn, tc func(net.Conn) *tls.Conn, o Options) *Conn {
-	c := New(nc, o)
+	c := newConn(nc, o)
+	c.alone() // until the handshake is over
 	c.rec = &records{Conn: nc, st: &c.stats}
 	c.tc = tc(c.rec)
 	return c
@@ -43,6 +44,7 @@ func (c *Conn) Handshake(ctx context.Context) error {
 		return err
 	}
 	c.rec.compact()
+	c.join()
 	c.rec.async = true // owed stays: crypto/tls may hold any number of records that came behind the handshake
 	return nil
 }
@@ -81,7 +83,7 @@ func (c *Conn) decrypt() {
 		c.rec.discard()
 		return
 	}
-	for !c.halt.Load() && c.rec.ready() {
+	for !c.halt.Load() && !c.full() && c.rec.ready() {
 		p, err := c.plaintext(buf.Get(plainSize))
 		if len(p) > 0 {
 			c.deliver(p)
@@ -99,10 +101,6 @@ func (c *Conn) decrypt() {
 		}
 		if c.turn.Spent() {
 			c.breathe()
-		}
-		if c.full() {
-			c.endTurn()
-			c.park()
 		}
 	}
 	c.rec.compact()
@@ -135,7 +133,7 @@ func (c *Conn) answered() {
 		return
 	}
 	c.mu.Lock()
-	if c.mark(&c.turn); n > maxAnswers {
+	if c.mark(c.turn); n > maxAnswers {
 		c.failLocked(errAnswers)
 	}
 	c.mu.Unlock()

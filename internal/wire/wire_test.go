@@ -29,7 +29,11 @@ const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
+	if testLoops, _ = NewLoops(2, nil); testLoops != nil {
+		settings = append(settings, setting{"plain loop", looped(plainPair), false, true}, setting{"tls loop", looped(tlsPair), true, true})
+	}
 	code := m.Run()
+	testLoops.Close()
 	if code == 0 && flag.Lookup("test.fuzz").Value.String() == "" { // fuzzing has goroutines of its own
 		code = leaks(before)
 	}
@@ -200,10 +204,22 @@ type peer interface {
 type setting struct {
 	name string
 	// pair returns a connection under test and its peer.
-	pair func(t testing.TB, o Options) (*Conn, peer, *net.TCPConn)
+	pair      func(t testing.TB, o Options) (*Conn, peer, *net.TCPConn)
+	tls, loop bool
 }
 
-var settings = []setting{{"plain", plainPair}, {"tls", tlsPair}}
+var settings = []setting{{"plain", plainPair, false, false}, {"tls", tlsPair, true, false}}
+
+// testLoops are nil where there are none.
+var testLoops *Loops
+
+// looped has a loop read for the connection under test.
+func looped(pair func(testing.TB, Options) (*Conn, peer, *net.TCPConn)) func(testing.TB, Options) (*Conn, peer, *net.TCPConn) {
+	return func(t testing.TB, o Options) (*Conn, peer, *net.TCPConn) {
+		o.Loops = testLoops
+		return pair(t, o)
+	}
+}
 
 func plainPair(t testing.TB, o Options) (*Conn, peer, *net.TCPConn) {
 	a, b := sockets(t)

@@ -115,26 +115,14 @@ func (l *Log) Wants(o *proxy.Outcome) bool {
 
 // Observe writes a line for a request, or not.
 func (l *Log) Observe(o *proxy.Outcome) {
-	if l.Wants(o) {
-		e := entryOf(o)
-		l.write(&e)
+	if !l.Wants(o) {
+		return
 	}
-}
-
-// ObserveConn writes a line for an opaque connection, or not.
-func (l *Log) ObserveConn(o *proxy.ConnOutcome) {
-	if l.o.Which == All || l.o.Which == Errors && o.Fault != nil {
-		e := entryOfConn(o)
-		l.write(&e)
-	}
-}
-
-func (l *Log) write(e *entry) {
 	n := l.lines.Get().(*line)
 	if l.o.Format == JSON {
-		n.b = e.appendJSON(n.b[:0])
+		n.b = AppendJSON(n.b[:0], o)
 	} else {
-		n.b = e.appendText(n.b[:0])
+		n.b = AppendText(n.b[:0], o)
 	}
 	l.add(n.b)
 	if cap(n.b) <= keepLine {

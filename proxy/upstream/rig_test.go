@@ -28,12 +28,20 @@ import (
 
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
+	if os.Getenv("SANDWICH_EVENT_LOOPS") != "none" {
+		loops = must(wire.NewLoops(2, nil))
+	}
 	code := m.Run()
+	loops.Close()
 	if code == 0 && flag.Lookup("test.fuzz").Value.String() == "" {
 		code = leaks(before)
 	}
 	os.Exit(code)
 }
+
+// loops read for every socket under test, as in the program; with
+// SANDWICH_EVENT_LOOPS=none, and for what is no socket, goroutines do.
+var loops *wire.Loops
 
 // leaks waits for goroutines and buffers of the last test to go.
 func leaks(before int) int {
@@ -142,7 +150,7 @@ func driven(t *testing.T) wire.Options {
 	w := wheel.New()
 	w.Start()
 	t.Cleanup(w.Close)
-	return wire.Options{Wheel: w, Tick: 20 * time.Millisecond}
+	return wire.Options{Wheel: w, Tick: 20 * time.Millisecond, Loops: loops}
 }
 
 // plainRig reaches the application by bare TCP.
