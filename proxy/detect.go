@@ -3,6 +3,7 @@ package proxy
 import (
 	"time"
 
+	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
@@ -15,6 +16,7 @@ import (
 type probe struct {
 	first sniff.Detector
 	hello sniff.Hello
+	heard time.Time    // when the client's first byte came
 	dead  *fault.Fault // why no endpoint can be reached: not told while HTTP could tell it better
 }
 
@@ -75,6 +77,9 @@ func (o *opaque) Peek(t *turn.Turn, fromFar bool, p []byte, end bool) {
 // client that is silent holds nothing up.
 func (o *opaque) firstBytes(t *turn.Turn, p []byte, end bool) {
 	before := o.probe.first.Started()
+	if !before {
+		o.probe.heard = t.Now()
+	}
 	v := o.probe.first.Feed(p)
 	switch {
 	case v.Protocol != sniff.Unknown:
@@ -134,6 +139,9 @@ func (o *opaque) handOver(t *turn.Turn, make func(*turn.Turn, hbone.Tunnel, boun
 		o.tried.Release()
 	}
 	h := make(t, o.tun, o.bound, o.verdict)
+	if in, ok := h.(*inner); ok && o.probe != nil {
+		in.queued, in.behind = o.probe.heard, filters.StageDetect
+	}
 	d := o.relay.LetNear(h)
 	h.Data(t, d.Held, d.Ended)
 	buf.Put(d.Held)

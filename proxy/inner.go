@@ -48,8 +48,9 @@ type inner struct {
 	source  *measure.Source // who calls, by the snapshot
 	verdict sniff.Verdict   // what settled that it is HTTP/1
 	timer   wheel.Timer
-	since   time.Time // of the head or the idleness that timer watches
-	queued  time.Time // since when bytes of the next request wait; zero: none do
+	since   time.Time     // of the head or the idleness that timer watches
+	queued  time.Time     // since when bytes of the next request wait; zero: none do
+	behind  filters.Stage // …and for what
 	waitsAt timerFor
 	held    int  // bytes received that are neither credited nor the exchange's
 	unread  int  // when lingering: what the client had not read on the last look
@@ -316,7 +317,8 @@ func (in *inner) NewRequest(t *turn.Turn) *message.Request {
 		in.pin()
 		in.x = in.p.newExchange(t, in.origin())
 		if !in.queued.IsZero() {
-			in.x.waited(t, in.queued, filters.StageQueue)
+			in.x.waited(t, in.queued, in.behind)
+			in.behind = filters.StageQueue
 		}
 	}
 	return &in.x.req

@@ -50,12 +50,14 @@ func (o *Outcome) Kind() fault.Kind {
 
 // To is the service that the request went to, or was bound for; nil if nobody
 // knows.
-func (o *Outcome) To() *filters.Service {
-	if r := o.Stream.Route; r != nil && r.To != nil {
+func (o *Outcome) To() *filters.Service { return to(o.Stream.Route, o.Service) }
+
+func to(r *filters.RouteInfo, v *snapshot.Service) *filters.Service {
+	switch {
+	case r != nil && r.To != nil:
 		return r.To
-	}
-	if o.Service != nil {
-		return o.Service.Info
+	case v != nil:
+		return v.Info
 	}
 	return nil
 }
@@ -188,6 +190,9 @@ func (o *ConnOutcome) Kind() fault.Kind {
 	}
 	return measure.NoFault
 }
+
+// To is as Outcome.To.
+func (o *ConnOutcome) To() *filters.Service { return to(o.Route, o.Service) }
 
 // Last is the attempt that reached the endpoint, or the last that did not; nil if
 // there was none.

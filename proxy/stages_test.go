@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +47,11 @@ func stageCases() []stageCase {
 			c.send("POST /x HTTP/1.1\r\nHost: a\r\n")
 			nap()
 			c.send("Content-Length: 5\r\n\r\nhello")
+		}},
+		{name: "detection", want: filters.StageDetect, doc: strings.Replace(shop, ", appProtocol: http}], endpoints: [{workload: a-1}, {workload: a-2}]", "}], endpoints: [{workload: a-1}]", 1), send: func(c *client) {
+			c.send("POS")
+			nap()
+			c.send(post("/x", "hello")[3:])
 		}},
 		{name: "a request before it", want: filters.StageQueue, after: 1, app: func(a *app) {
 			for q, _ := a.request(); q != nil; q, _ = a.request() {

@@ -20,9 +20,11 @@ import (
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/internal/buf"
+	"github.com/sandwich-mesh/sandwich/internal/devca"
 	"github.com/sandwich-mesh/sandwich/internal/devmesh"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy"
+	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/sniff"
@@ -219,14 +221,11 @@ func TestDetectOnAPath(t *testing.T) {
 
 // TestTLSOnAPath: TLS from end to end: the certificate is the application's.
 func TestTLSOnAPath(t *testing.T) {
-	var m *mesh
-	serve := func(nc *net.TCPConn, r *bufio.Reader) {}
-	a := newApp(t, func(nc *net.TCPConn, r *bufio.Reader) { serve(nc, r) })
-	m = start(t, portDoc(", appProtocol: tls")+`
-tlsRoutes:
-- {name: a, hostnames: [a.example], parentRefs: [{kind: Service, name: a}], rules: [{backendRefs: [{name: a, port: 80}]}]}
-`, devmesh.Options{App: a.everywhere})
-	leaf, err := m.CA().Issue([]string{"spiffe://cluster.local/ns/shop/sa/tls"})
+	ca, err := devca.New("application")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := ca.Issue([]string{"spiffe://cluster.local/ns/shop/sa/tls"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,11 +233,15 @@ tlsRoutes:
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve = func(nc *net.TCPConn, r *bufio.Reader) {
+	a := newApp(t, func(nc *net.TCPConn, r *bufio.Reader) {
 		s := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{pair}})
 		io.Copy(s, s)
 		s.Close()
-	}
+	})
+	m := start(t, portDoc(", appProtocol: tls")+`
+tlsRoutes:
+- {name: a, hostnames: [a.example], parentRefs: [{kind: Service, name: a}], rules: [{backendRefs: [{name: a, port: 80}]}]}
+`, devmesh.Options{App: a.everywhere})
 	m.inModes(t, func(t *testing.T, mode devmesh.Mode) {
 		for _, name := range []string{"a.example", "b.example"} {
 			c := tls.Client(m.dial("a", mode), &tls.Config{ServerName: name, InsecureSkipVerify: true})
@@ -430,5 +433,118 @@ func BenchmarkRelay(b *testing.B) {
 	tn.End()
 	if _, ok := <-a.done; !ok {
 		b.Fatal("closed: ", a.failed)
+	}
+}
+
+// TestOpaqueHammer: connections of every sort while endpoints close, reset and
+// stay silent, clients do the same, and documents change: each connection is
+// told of once, as opaque or by its requests, and nothing is left.
+func TestOpaqueHammer(t *testing.T) {
+	a := newApp(t, func(nc *net.TCPConn, r *bufio.Reader) {
+		switch rand.IntN(6) {
+		case 0:
+			io.WriteString(nc, "220 hello\r\n")
+		case 1:
+			reset(nc)
+			return
+		case 2:
+			nc.CloseWrite()
+		}
+		if p, _ := r.Peek(4); string(p) == "GET " {
+			for q, _ := take(r); q != nil; q, _ = take(r) {
+				io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			}
+			return
+		}
+		io.Copy(nc, r)
+	})
+	var l connLog
+	m := start(t, portDoc(undeclared), devmesh.Options{App: a.everywhere, Tune: l.tune})
+	docs := []*config.Config{decode(t, portDoc(undeclared)), decode(t, portDoc(declaredTCP)), decode(t, portDoc(undeclared))}
+	stop := make(chan struct{})
+	var applies, clients sync.WaitGroup
+	applies.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			if _, err := m.Apply(docs[i%len(docs)]); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	const workers, each = 4, 40
+	for _, mode := range m.Modes {
+		addr := m.addr("a", mode)
+		for range workers {
+			clients.Go(func() {
+				for range each {
+					hammerOpaque(addr)
+				}
+			})
+		}
+	}
+	clients.Wait()
+	close(stop)
+	applies.Wait()
+	for _, mode := range m.Modes {
+		w := m.Waypoint(mode)
+		eventually(t, "connections to end", func() bool { return len(w.Connections()) == 0 })
+		if n := w.Stats().Panics.Load(); n != 0 {
+			t.Errorf("%s: %d panics: %v", mode, n, m.panics)
+		}
+		if n := w.Stats().Impossible.Load(); n != 0 {
+			t.Errorf("%s: %d impossible events", mode, n)
+		}
+		for _, b := range w.Snapshot().Backends() {
+			for _, e := range b.Endpoints() {
+				eventually(t, "endpoints to be unused", func() bool { return e.Active() == 0 })
+			}
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	kinds := map[string]int{}
+	for i := range l.seen {
+		kinds[l.seen[i].Verdict.Reason.String()]++
+	}
+	t.Logf("opaque by %v", kinds)
+	if kinds["declared"] == 0 || kinds["not http"] == 0 || kinds["server spoke first"] == 0 {
+		t.Error("the hammer did not hit")
+	}
+}
+
+// hammerOpaque makes one connection and does something to it.
+func hammerOpaque(addr string) {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(500 * time.Millisecond))
+	switch rand.IntN(8) {
+	case 0: // nothing
+	case 1:
+		io.WriteString(nc, "GE")
+	case 2, 3:
+		for _, c := range []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n") {
+			nc.Write([]byte{c})
+		}
+		http.ReadResponse(bufio.NewReader(nc), nil)
+	case 4:
+		nc.Read(make([]byte, 1))
+	default:
+		io.WriteString(nc, "*1\r\n$4\r\nPING\r\n")
+		nc.Read(make([]byte, 1+rand.IntN(20)))
+	}
+	switch rand.IntN(3) {
+	case 0:
+		reset(nc)
+	case 1:
+		nc.(*net.TCPConn).CloseWrite()
+		nc.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		io.Copy(io.Discard, nc)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
@@ -74,6 +75,7 @@ func TestUpgrade(t *testing.T) {
 		r.mu.Lock()
 		early := len(r.seen)
 		r.mu.Unlock()
+		pass(time.Hour)
 		c.end()
 		if !c.fin.Load() || c.aborted.Load() {
 			t.Errorf("fin %v, aborted %v", c.fin.Load(), c.aborted.Load())
@@ -89,6 +91,11 @@ func TestUpgrade(t *testing.T) {
 		if n := len(r.p.live); n != 0 {
 			t.Errorf("%d connections are remembered", n)
 		}
+		r.p.Metrics.Each(func(s *metrics.Series) {
+			if s.Name == "istio_request_duration_milliseconds" && s.Histogram.Sum() > int64(time.Minute) {
+				t.Errorf("an hour of bytes counts as %v until the answer", time.Duration(s.Histogram.Sum()))
+			}
+		})
 	})
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/internal/wire"
 	"github.com/sandwich-mesh/sandwich/proxy"
+	"github.com/sandwich-mesh/sandwich/proxy/accesslog"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"github.com/sandwich-mesh/sandwich/proxy/records"
 )
@@ -117,12 +118,8 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	if err != nil {
 		return err
 	}
-	ring := new(records.Ring)
 	opts.Metrics = registry
-	opts.Observe = func(o *proxy.Outcome) {
-		alog.Observe(o)
-		ring.Observe(o)
-	}
+	ring := f.observe(&opts, alog)
 	p := proxy.New(opts)
 	registry.Collect(metrics.Process{Version: version})
 	o := &operator{p: p, levels: lv, started: time.Now()}
@@ -147,13 +144,28 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	return nil
 }
 
+// observe has requests and connections logged, and how they were decided on kept.
+func (f *serveFlags) observe(o *proxy.Options, log *accesslog.Log) *records.Ring {
+	ring := &records.Ring{Every: f.recordEvery}
+	o.Watch = f.recordEvery
+	o.Observe = func(out *proxy.Outcome) {
+		log.Observe(out)
+		ring.Observe(out)
+	}
+	o.ObserveConn = func(out *proxy.ConnOutcome) {
+		log.ObserveConn(out)
+		ring.ObserveConn(out)
+	}
+	return ring
+}
+
 // options are what the flags say of the proxy itself.
 func (f *serveFlags) options(ctx context.Context, lv *levels.Levels) (o proxy.Options, err error) {
 	requests := slog.New(lv.Handler("requests"))
 	o = proxy.Options{
 		Registry: kinds(), TunnelPort: f.tunnelPort, Sandwiched: f.sandwiched,
 		ProxyV1: f.proxyV1, MaxConns: f.maxConns, Zone: f.zone,
-		Upgrades: f.times.offers(), Watch: f.recordEvery,
+		Upgrades: f.times.offers(),
 		OnFault: refusals(slog.New(lv.Handler("connections"))),
 		OnPanic: func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
 	}

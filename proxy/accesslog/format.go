@@ -3,9 +3,11 @@ package accesslog
 import (
 	"net/netip"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone/peer"
 	"github.com/sandwich-mesh/sandwich/proxy"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
@@ -13,6 +15,46 @@ import (
 )
 
 const startFormat = "2006-01-02T15:04:05.000Z"
+
+// An entry is what a line says, of a request or of an opaque connection. Its
+// slices are views.
+type entry struct {
+	start                   time.Time
+	request                 *message.Request // nil of a connection
+	status                  int
+	flags, details, failure string
+	received, sent          int64
+	duration                time.Duration
+	last                    *filters.Attempt
+	to                      *filters.Service
+	protocol                string // in the name of the cluster
+	peer                    *peer.Info
+	sni                     string
+	route                   *filters.RouteInfo
+	attempts                int
+}
+
+func entryOf(o *proxy.Outcome) entry {
+	s := o.Stream
+	return entry{
+		start: s.Start, request: s.Request, status: o.Status,
+		flags: measure.Flags(o.Kind(), o.Exhausted), details: details(o), failure: failure(o.Last()),
+		received: o.Received, sent: o.Sent, duration: o.Duration, last: o.Last(), to: o.To(), protocol: "http",
+		peer: s.Peer, route: s.Route, attempts: len(s.Attempts),
+	}
+}
+
+func entryOfConn(o *proxy.ConnOutcome) entry {
+	e := entry{
+		start: o.Start, flags: measure.Flags(o.Kind(), false), failure: failure(o.Last()),
+		received: o.Received, sent: o.Sent, duration: o.Duration, last: o.Last(), to: o.To(), protocol: "tcp",
+		peer: o.Peer, sni: o.SNI, route: o.Route, attempts: len(o.Attempts),
+	}
+	if o.Fault != nil {
+		e.details = o.Fault.Details()
+	}
+	return e
+}
 
 // AppendText appends a line in Istio's default format:
 //
@@ -22,108 +64,127 @@ const startFormat = "2006-01-02T15:04:05.000Z"
 //
 // in one line, with a dash for what is not there.
 func AppendText(b []byte, o *proxy.Outcome) []byte {
-	s := o.Stream
+	e := entryOf(o)
+	return e.appendText(b)
+}
+
+func (e *entry) appendText(b []byte) []byte {
 	b = append(b, '[')
-	b = s.Start.UTC().AppendFormat(b, startFormat)
+	b = e.start.UTC().AppendFormat(b, startFormat)
 	b = append(b, `] "`...)
-	b = quoted(b, s.Request.Method)
-	b = append(b, ' ')
-	var room [512]byte // a longer path costs an allocation
-	b = quoted(b, message.AppendRedacted(room[:0], s.Request.Path))
-	b = append(b, ' ')
-	b = append(b, s.Request.Proto.String()...)
+	if r := e.request; r != nil {
+		b = quoted(b, r.Method)
+		b = append(b, ' ')
+		var room [512]byte // a longer path costs an allocation
+		b = quoted(b, message.AppendRedacted(room[:0], r.Path))
+		b = append(b, ' ')
+		b = append(b, r.Proto.String()...)
+	} else {
+		b = append(b, "- - -"...)
+	}
 	b = append(b, `" `...)
-	b = strconv.AppendInt(b, int64(o.Status), 10)
+	b = strconv.AppendInt(b, int64(e.status), 10)
 	b = append(b, ' ')
-	b = append(b, measure.Flags(o.Kind(), o.Exhausted)...)
+	b = append(b, e.flags...)
 	b = append(b, ' ')
-	b = word(b, details(o))
+	b = word(b, e.details)
 	b = append(b, ` - "`...)
-	b = quotedString(b, failure(o))
+	b = quotedString(b, e.failure)
 	b = append(b, `" `...)
-	b = strconv.AppendInt(b, o.Received, 10)
+	b = strconv.AppendInt(b, e.received, 10)
 	b = append(b, ' ')
-	b = strconv.AppendInt(b, o.Sent, 10)
+	b = strconv.AppendInt(b, e.sent, 10)
 	b = append(b, ' ')
-	b = strconv.AppendInt(b, o.Duration.Milliseconds(), 10)
+	b = strconv.AppendInt(b, e.duration.Milliseconds(), 10)
 	b = append(b, ' ')
-	if took, ok := upstreamTime(o); ok {
+	if took, ok := e.upstreamTime(); ok {
 		b = strconv.AppendInt(b, took, 10)
 	} else {
 		b = append(b, '-')
 	}
 	for _, k := range [...]message.Known{message.XForwardedFor, message.UserAgent, message.XRequestID} {
-		v, _ := s.Request.Header.ValueOf(k)
 		b = append(b, ` "`...)
-		b = quoted(b, v)
+		b = quoted(b, e.field(k))
 		b = append(b, '"')
 	}
 	b = append(b, ` "`...)
-	b = quoted(b, s.Request.Authority)
+	b = quoted(b, e.authority())
 	b = append(b, `" "`...)
-	b = appendAddress(b, upstreamHost(o))
+	b = appendAddress(b, e.upstreamHost())
 	b = append(b, `" `...)
-	b = appendCluster(b, o.To())
+	b = e.appendCluster(b)
 	b = append(b, " - "...)
-	b = appendAddress(b, local(o))
+	b = appendAddress(b, e.local())
 	b = append(b, ' ')
-	b = appendAddress(b, remote(o))
-	b = append(b, " - "...)
-	b = word(b, routeName(s.Route))
+	b = appendAddress(b, e.remote())
+	b = append(b, ' ')
+	b = word(b, e.sni)
+	b = append(b, ' ')
+	b = word(b, routeName(e.route))
 	return append(b, '\n')
 }
 
 // AppendJSON appends the same as a line of JSON, with Istio's keys, and behind
 // them ours: the rule, who called, and how often it was tried.
 func AppendJSON(b []byte, o *proxy.Outcome) []byte {
-	s := o.Stream
+	e := entryOf(o)
+	return e.appendJSON(b)
+}
+
+func (e *entry) appendJSON(b []byte) []byte {
 	w := object{b: append(b, '{')}
 	w.key("start_time")
 	w.b = append(w.b, '"')
-	w.b = s.Start.UTC().AppendFormat(w.b, startFormat)
+	w.b = e.start.UTC().AppendFormat(w.b, startFormat)
 	w.b = append(w.b, '"')
-	w.text("route_name", routeName(s.Route))
-	w.bytes("method", s.Request.Method)
-	var room [512]byte // a longer path costs an allocation
-	w.bytes("path", message.AppendRedacted(room[:0], s.Request.Path))
-	w.text("protocol", s.Request.Proto.String())
-	w.number("response_code", int64(o.Status))
-	w.text("response_flags", measure.Flags(o.Kind(), o.Exhausted))
-	w.text("response_code_details", details(o))
+	w.text("route_name", routeName(e.route))
+	if r := e.request; r != nil {
+		w.bytes("method", r.Method)
+		var room [512]byte // a longer path costs an allocation
+		w.bytes("path", message.AppendRedacted(room[:0], r.Path))
+		w.text("protocol", r.Proto.String())
+	} else {
+		w.text("method", "")
+		w.text("path", "")
+		w.text("protocol", "")
+	}
+	w.number("response_code", int64(e.status))
+	w.text("response_flags", e.flags)
+	w.text("response_code_details", e.details)
 	w.text("connection_termination_details", "")
-	w.number("bytes_received", o.Received)
-	w.number("bytes_sent", o.Sent)
-	w.number("duration", o.Duration.Milliseconds())
-	if took, ok := upstreamTime(o); ok {
+	w.number("bytes_received", e.received)
+	w.number("bytes_sent", e.sent)
+	w.number("duration", e.duration.Milliseconds())
+	if took, ok := e.upstreamTime(); ok {
 		w.number("upstream_service_time", took)
 	} else {
 		w.text("upstream_service_time", "")
 	}
-	w.field("x_forwarded_for", s, message.XForwardedFor)
-	w.field("user_agent", s, message.UserAgent)
-	w.field("request_id", s, message.XRequestID)
-	w.bytes("authority", s.Request.Authority)
-	w.address("upstream_host", upstreamHost(o))
-	if to := o.To(); to != nil {
+	w.bytes("x_forwarded_for", e.field(message.XForwardedFor))
+	w.bytes("user_agent", e.field(message.UserAgent))
+	w.bytes("request_id", e.field(message.XRequestID))
+	w.bytes("authority", e.authority())
+	w.address("upstream_host", e.upstreamHost())
+	if e.to != nil {
 		w.key("upstream_cluster")
 		w.b = append(w.b, '"')
-		w.b = appendCluster(w.b, to)
+		w.b = e.appendCluster(w.b)
 		w.b = append(w.b, '"')
 	} else {
 		w.text("upstream_cluster", "")
 	}
 	w.text("upstream_local_address", "")
-	w.address("downstream_local_address", local(o))
-	w.address("downstream_remote_address", remote(o))
-	w.text("requested_server_name", "")
-	w.text("upstream_transport_failure_reason", failure(o))
-	if s.Route != nil {
-		w.text("rule", s.Route.Rule)
+	w.address("downstream_local_address", e.local())
+	w.address("downstream_remote_address", e.remote())
+	w.text("requested_server_name", e.sni)
+	w.text("upstream_transport_failure_reason", e.failure)
+	if e.route != nil {
+		w.text("rule", e.route.Rule)
 	}
-	if s.Peer != nil {
-		w.text("source_principal", s.Peer.ID.String())
+	if e.peer != nil {
+		w.text("source_principal", e.peer.ID.String())
 	}
-	w.number("attempts", int64(len(s.Attempts)))
+	w.number("attempts", int64(e.attempts))
 	return append(w.b, "}\n"...)
 }
 
@@ -154,11 +215,6 @@ func (w *object) address(k string, a netip.AddrPort) {
 	w.value(k, a.IsValid(), func() { w.b = a.AppendTo(w.b) })
 }
 
-func (w *object) field(k string, s *filters.Stream, name message.Known) {
-	v, _ := s.Request.Header.ValueOf(name)
-	w.bytes(k, v)
-}
-
 // value writes a string, or null if there is none.
 func (w *object) value(k string, ok bool, put func()) {
 	w.key(k)
@@ -184,40 +240,54 @@ func details(o *proxy.Outcome) string {
 
 // failure is UPSTREAM_TRANSPORT_FAILURE_REASON: why there was no connection to
 // the endpoint.
-func failure(o *proxy.Outcome) string {
-	a := o.Last()
+func failure(a *filters.Attempt) string {
 	if a == nil || a.Fault == nil || a.Fault.Flag() != fault.UF {
 		return ""
 	}
 	return a.Fault.Error()
 }
 
-func upstreamTime(o *proxy.Outcome) (ms int64, ok bool) {
-	if a := o.Last(); a != nil && a.Status > 0 {
-		return a.Took.Milliseconds(), true
+func (e *entry) field(name message.Known) []byte {
+	if e.request == nil {
+		return nil
+	}
+	v, _ := e.request.Header.ValueOf(name)
+	return v
+}
+
+func (e *entry) authority() []byte {
+	if e.request == nil {
+		return nil
+	}
+	return e.request.Authority
+}
+
+func (e *entry) upstreamTime() (ms int64, ok bool) {
+	if e.last != nil && e.last.Status > 0 {
+		return e.last.Took.Milliseconds(), true
 	}
 	return 0, false
 }
 
-func upstreamHost(o *proxy.Outcome) netip.AddrPort {
-	if a := o.Last(); a != nil {
-		return a.Endpoint
+func (e *entry) upstreamHost() (a netip.AddrPort) {
+	if e.last != nil {
+		a = e.last.Endpoint
 	}
-	return netip.AddrPort{}
+	return a
 }
 
-func local(o *proxy.Outcome) netip.AddrPort {
-	if p := o.Stream.Peer; p != nil {
-		return p.Destination
+func (e *entry) local() (a netip.AddrPort) {
+	if e.peer != nil {
+		a = e.peer.Destination
 	}
-	return netip.AddrPort{}
+	return a
 }
 
-func remote(o *proxy.Outcome) netip.AddrPort {
-	if p := o.Stream.Peer; p != nil {
-		return p.Client()
+func (e *entry) remote() (a netip.AddrPort) {
+	if e.peer != nil {
+		a = e.peer.Client()
 	}
-	return netip.AddrPort{}
+	return a
 }
 
 func routeName(r *filters.RouteInfo) string {
@@ -228,14 +298,16 @@ func routeName(r *filters.RouteInfo) string {
 }
 
 // appendCluster writes a service as Istio names a waypoint's clusters.
-func appendCluster(b []byte, to *filters.Service) []byte {
-	if to == nil {
+func (e *entry) appendCluster(b []byte) []byte {
+	if e.to == nil {
 		return append(b, '-')
 	}
 	b = append(b, "inbound-vip|"...)
-	b = strconv.AppendUint(b, uint64(to.Port), 10)
-	b = append(b, "|http|"...)
-	return escaped(b, to.Host)
+	b = strconv.AppendUint(b, uint64(e.to.Port), 10)
+	b = append(b, '|')
+	b = append(b, e.protocol...)
+	b = append(b, '|')
+	return escaped(b, e.to.Host)
 }
 
 func appendAddress(b []byte, a netip.AddrPort) []byte {

@@ -115,14 +115,26 @@ func (l *Log) Wants(o *proxy.Outcome) bool {
 
 // Observe writes a line for a request, or not.
 func (l *Log) Observe(o *proxy.Outcome) {
-	if !l.Wants(o) {
-		return
+	if l.Wants(o) {
+		e := entryOf(o)
+		l.write(&e)
 	}
+}
+
+// ObserveConn writes a line for an opaque connection, or not.
+func (l *Log) ObserveConn(o *proxy.ConnOutcome) {
+	if l.o.Which == All || l.o.Which == Errors && o.Fault != nil {
+		e := entryOfConn(o)
+		l.write(&e)
+	}
+}
+
+func (l *Log) write(e *entry) {
 	n := l.lines.Get().(*line)
 	if l.o.Format == JSON {
-		n.b = AppendJSON(n.b[:0], o)
+		n.b = e.appendJSON(n.b[:0])
 	} else {
-		n.b = AppendText(n.b[:0], o)
+		n.b = e.appendText(n.b[:0])
 	}
 	l.add(n.b)
 	if cap(n.b) <= keepLine {

@@ -81,9 +81,29 @@ func goldens(t testing.TB) map[string]*proxy.Outcome {
 	}
 }
 
+// conns are the same for opaque connections.
+func conns(t testing.TB) map[string]*proxy.ConnOutcome {
+	s := sample(t, "/").Stream
+	tcp := &proxy.ConnOutcome{
+		Peer: s.Peer, Route: s.Route, Attempts: s.Attempts, Start: s.Start, Duration: 90 * time.Second, Received: 12, Sent: 3456,
+	}
+	tcp.Attempts[0].Status = 0
+	refused := *tcp
+	refused.SNI, refused.Attempts = "db.example", nil
+	refused.Fault = fault.Wrap(fault.PolicyDenied, fault.Local, nil)
+	return map[string]*proxy.ConnOutcome{"tcp": tcp, "tls-refused": &refused}
+}
+
 func TestGolden(t *testing.T) {
+	entries := map[string]entry{}
 	for name, o := range goldens(t) {
-		for ext, got := range map[string][]byte{".txt": AppendText(nil, o), ".json": AppendJSON(nil, o)} {
+		entries[name] = entryOf(o)
+	}
+	for name, o := range conns(t) {
+		entries[name] = entryOfConn(o)
+	}
+	for name, e := range entries {
+		for ext, got := range map[string][]byte{".txt": e.appendText(nil), ".json": e.appendJSON(nil)} {
 			file := filepath.Join("testdata", name+ext)
 			if *update {
 				if err := os.WriteFile(file, got, 0o666); err != nil {
@@ -151,6 +171,18 @@ func TestWhich(t *testing.T) {
 			if got := (&Log{o: Options{Which: which}}).Wants(o); got != want {
 				t.Errorf("%s with %d: got %v", name, which, got)
 			}
+		}
+	}
+}
+
+func TestWhichConn(t *testing.T) {
+	for which, want := range map[Which]uint64{None: 0, Errors: 1, All: 2} {
+		l := New(Options{Writer: void{}, Which: which})
+		for _, o := range conns(t) {
+			l.ObserveConn(o)
+		}
+		if err := l.Close(t.Context()); err != nil || l.written.Value() != want {
+			t.Errorf("%d: %d lines, want %d; %v", which, l.written.Value(), want, err)
 		}
 	}
 }

@@ -24,6 +24,9 @@ type Record struct {
 	Path      string    `json:"path"` // without the values of its query
 	Authority string    `json:"authority"`
 	Protocol  string    `json:"protocol"`
+	Speaks    string    `json:"connection_speaks"`
+	Settled   string    `json:"settled_by"`    // how that is known
+	SNI       string    `json:"sni,omitempty"` // the name that a TLS client asked for
 
 	Source  Source  `json:"source"`
 	Service string  `json:"service,omitempty"` // what was asked for
@@ -107,6 +110,7 @@ func (f *facts) record() *Record {
 		N: f.n, Time: f.start.UTC(), RequestID: string(id),
 		Method: string(f.req.Method), Path: string(message.AppendRedacted(nil, f.req.Path)),
 		Authority: string(f.req.Authority), Protocol: f.req.Proto.String(),
+		Speaks: f.verdict.Protocol.String(), Settled: f.verdict.Reason.String(), SNI: f.sni,
 		Status: f.status, Flags: measure.Flags(f.kind(), f.exhausted), Details: f.details(),
 		Ours: f.ours, Received: f.received, Sent: f.sent, Took: f.took.Microseconds(),
 		Stages: map[string]int64{},
@@ -121,6 +125,9 @@ func (f *facts) record() *Record {
 	}
 	if f.fault != nil {
 		r.Fault, r.Side = f.fault.Error(), f.fault.Side.String()
+	}
+	if f.conn {
+		r.Protocol = f.verdict.Protocol.String()
 	}
 	f.addSource(r)
 	f.addRoute(r)
@@ -144,6 +151,8 @@ func (f *facts) details() string {
 		return f.fault.Details()
 	case f.ours:
 		return "direct_response"
+	case f.conn:
+		return "-"
 	}
 	return "via_upstream"
 }
@@ -168,10 +177,17 @@ func (f *facts) addRoute(r *Record) {
 	if f.info != nil {
 		r.Route = &Route{f.info.Name, f.info.Rule, f.info.Backend}
 	}
-	if f.cut {
+	switch {
+	case f.conn:
+		return
+	case f.cut:
 		r.Note = "the head was too large to be kept, so the rules that came near are not known"
 		return
 	}
+	f.addRules(r)
+}
+
+func (f *facts) addRules(r *Record) {
 	met, others := f.service.Explain(&f.req, f.random)
 	r.Others = others
 	found := false
@@ -216,7 +232,7 @@ func (f *facts) addFilters(r *Record) {
 			})
 		}
 	}
-	if f.service != nil {
+	if f.service != nil && !f.conn { // a connection's filters have no phases to tell of
 		add("service", f.service.Chain)
 	}
 	if f.route != nil {
@@ -243,8 +259,12 @@ func (f *facts) addAttempts(r *Record) {
 // Line is the record in one line.
 func (r *Record) Line() string {
 	who := cmp.Or(strings.TrimPrefix(r.Source.Principal, "spiffe://"), r.Source.Address, "-")
-	line := fmt.Sprintf("%s %s -> %s %s %s %d %s %s %v", r.Time.Format("15:04:05.000"), who, cmp.Or(r.Service, "-"),
-		cmp.Or(clean(r.Method), "-"), cmp.Or(clean(r.Path), "-"), r.Status, r.Flags, r.Details, time.Duration(r.Took)*time.Microsecond)
+	what := fmt.Sprintf("%s %s %d", cmp.Or(clean(r.Method), "-"), cmp.Or(clean(r.Path), "-"), r.Status)
+	if r.Method == "" && r.Status == 0 {
+		what = fmt.Sprintf("%s %d/%d bytes", r.Protocol, r.Received, r.Sent)
+	}
+	line := fmt.Sprintf("%s %s -> %s %s %s %s %v", r.Time.Format("15:04:05.000"), who, cmp.Or(r.Service, "-"),
+		what, r.Flags, r.Details, time.Duration(r.Took)*time.Microsecond)
 	if n := len(r.Tries); n > 1 {
 		line += fmt.Sprintf(" tries %d", n)
 	}
@@ -279,6 +299,7 @@ func (r *Record) Text() string {
 	b.WriteString(r.Line() + "\n")
 	row("source", "%s %s, workload %s in %s, by %s", cmp.Or(r.Source.Principal, "no identity"), cmp.Or(r.Source.Address, "-"),
 		cmp.Or(r.Source.Workload, "unknown"), cmp.Or(r.Source.Namespace, "unknown"), cmp.Or(r.Source.By, "-"))
+	row("speaks", "%s, settled by %s%s", r.Speaks, r.Settled, joined(", name ", strings.Fields(clean(r.SNI)), ""))
 	for _, m := range r.Met {
 		name := m.Route
 		if m.Rule != "" {

@@ -26,6 +26,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
+	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden file")
@@ -216,6 +217,36 @@ func failed(path string, n int) *proxy.Outcome {
 		r.Header.Add("x-much", strings.Repeat("v", 100))
 	}
 	return &proxy.Outcome{Stream: &filters.Stream{Request: r, Start: time.Now()}, Status: 503, GRPC: -1}
+}
+
+// TestConns: opaque connections that failed have a record, of the others one in
+// so many.
+func TestConns(t *testing.T) {
+	r := &Ring{Every: 10}
+	r.Observe(failed("/a", 0))
+	fine := &proxy.ConnOutcome{
+		Verdict: sniff.Verdict{Protocol: sniff.TLS, Reason: sniff.ClientHello}, SNI: "db.example", Received: 7, Sent: 9,
+		Attempts: []filters.Attempt{{N: 1}}, Duration: time.Second,
+	}
+	for range 20 {
+		r.ObserveConn(fine)
+	}
+	refused := *fine
+	refused.Fault = fault.Wrap(fault.PolicyDenied, fault.Local, nil)
+	r.ObserveConn(&refused)
+	list := r.Since(0)
+	if len(list) != 4 {
+		t.Fatalf("%d records, want 4", len(list))
+	}
+	for i, want := range []string{"tls 7/9 bytes - - 1s", "tls 7/9 bytes - - 1s", "tls 7/9 bytes - rbac_access_denied 1s"} {
+		one := list[i+1]
+		if !strings.Contains(one.Line(), want) || one.SNI != "db.example" || one.Path != "" || len(one.Tries) != 1 {
+			t.Errorf("got %s, want %s", one.Text(), want)
+		}
+	}
+	if text := list[3].Text(); !strings.Contains(text, "speaks     tls, settled by client hello, name db.example") {
+		t.Errorf("got %s", text)
+	}
 }
 
 func TestRingIsBounded(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
+	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 )
 
 const (
@@ -26,6 +27,11 @@ const (
 
 // A Ring keeps the latest records.
 type Ring struct {
+	// Every is how many opaque connections that did not fail share one record; 0
+	// means that none has one.
+	Every uint32
+
+	conns atomic.Uint32 // that did not fail
 	next  atomic.Uint64 // how many were kept so far
 	slots [Size]atomic.Pointer[slot]
 }
@@ -43,6 +49,9 @@ type facts struct {
 	took  time.Duration
 	times filters.Times
 
+	conn    bool // an opaque connection: there is no request
+	verdict sniff.Verdict
+	sni     string
 	req     message.Request
 	cut     bool // req is only the first line, or the beginning of it
 	peer    *peer.Info
@@ -73,6 +82,26 @@ func (r *Ring) Observe(o *proxy.Outcome) {
 	if !Wants(o) {
 		return
 	}
+	if s, n := r.place(); s != nil {
+		s.fill(n, o)
+		s.mu.Unlock()
+	}
+}
+
+// ObserveConn keeps a record of an opaque connection, or not.
+func (r *Ring) ObserveConn(o *proxy.ConnOutcome) {
+	if o.Fault == nil && (r.Every == 0 || r.conns.Add(1)%r.Every != 0) {
+		return
+	}
+	if s, n := r.place(); s != nil {
+		s.fillConn(n, o)
+		s.mu.Unlock()
+	}
+}
+
+// place returns the slot of the next record, locked; nil if somebody who came
+// later was quicker.
+func (r *Ring) place() (*slot, uint64) {
 	n := r.next.Add(1)
 	at := &r.slots[n%Size]
 	s := at.Load()
@@ -83,15 +112,17 @@ func (r *Ring) Observe(o *proxy.Outcome) {
 		}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.n < n { // and nobody who came later was quicker
-		s.fill(n, o)
+	if s.n > n {
+		s.mu.Unlock()
+		return nil, n
 	}
+	return s, n
 }
 
 func (f *facts) fill(n uint64, o *proxy.Outcome) {
 	s := o.Stream
 	f.n, f.start, f.took, f.times = n, s.Start, o.Duration, s.Times
+	f.conn, f.verdict, f.sni = false, o.Verdict, ""
 	f.copyHead(s.Request)
 	f.peer, f.source, f.service, f.route, f.info, f.random = s.Peer, o.Source, o.Service, o.Route, s.Route, o.Random
 	f.attempts = append(f.attempts[:0], s.Attempts...)
@@ -103,6 +134,16 @@ func (f *facts) fill(n uint64, o *proxy.Outcome) {
 	f.status, f.grpc, f.fault, f.reason = o.Status, o.GRPC, s.Fault, o.Reason
 	f.ours, f.exhausted, f.watched = o.Ours, o.Exhausted, s.Watched
 	f.received, f.sent = o.Received, o.Sent
+}
+
+func (f *facts) fillConn(n uint64, o *proxy.ConnOutcome) {
+	req, attempts := f.req, append(f.attempts[:0], o.Attempts...)
+	req.Reset()
+	*f = facts{
+		n: n, start: o.Start, took: o.Duration, conn: true, verdict: o.Verdict, sni: o.SNI, req: req,
+		peer: o.Peer, source: o.Source, service: o.Service, info: o.Route, attempts: attempts,
+		grpc: -1, fault: o.Fault, ours: o.Fault != nil, received: o.Received, sent: o.Sent,
+	}
 }
 
 func (f *facts) copyHead(r *message.Request) {
