@@ -1,6 +1,6 @@
 // Package interop tests against programs that we did not write: curl, nginx,
-// Node and its ws as clients and applications, Apache httpd and Envoy as node
-// tunnels.
+// Node and its ws, Redis and PostgreSQL as clients and applications, Apache httpd
+// and Envoy as node tunnels.
 //
 // It has no code. Two ends of ours agree with each other even where both are
 // wrong; these do not. The rigs are first driven against each other, without

@@ -22,6 +22,7 @@ const payload = 600 << 10
 type talk struct {
 	client, server end
 	oneWay         bool
+	begun          chan struct{} // closed when something has arrived, for who aborts
 }
 
 // A side reports what is wrong with what it saw.
@@ -66,23 +67,35 @@ var orders = []struct {
 		}
 	}},
 	{"client aborts", func(k *talk) side {
-		return func() error {
-			_, err := k.client.Write(bread('c', payload/2))
-			k.client.Abort()
-			return err
-		}
-	}, func(k *talk) side { return cut(k.serverEnd) }},
-	{"server aborts", func(k *talk) side { return cut(k.clientEnd) }, func(k *talk) side {
-		return func() error {
-			_, err := k.server.Write(bread('s', payload/2))
-			k.server.Abort()
-			return err
-		}
+		return func() error { return k.abort(k.client, 'c') }
+	}, func(k *talk) side { return func() error { return k.cut(k.server) } }},
+	{"server aborts", func(k *talk) side { return func() error { return k.cut(k.client) } }, func(k *talk) side {
+		return func() error { return k.abort(k.server, 's') }
 	}},
 }
 
-func (k *talk) clientEnd() end { return k.client }
-func (k *talk) serverEnd() end { return k.server }
+// abort sends half of a side's payload and gives up, once some of it has arrived:
+// before that there is nothing to be cut.
+func (k *talk) abort(e end, who byte) error {
+	_, err := e.Write(bread(who, payload/2))
+	<-k.begun
+	e.Abort()
+	return err
+}
+
+// cut wants the connection to end, but not in order.
+func (k *talk) cut(e end) error {
+	_, err := io.ReadFull(e, make([]byte, 1))
+	close(k.begun)
+	if err != nil {
+		return fmt.Errorf("nothing came: %w", err)
+	}
+	n, err := io.Copy(io.Discard, e)
+	if err == nil {
+		return fmt.Errorf("after %d bytes: the end, as if all were there", n+1)
+	}
+	return nil
+}
 
 // bread is n bytes that no other side sends.
 func bread(who byte, n int) []byte {
@@ -148,17 +161,6 @@ func receive(e end, who byte, n int) func() error {
 	}
 }
 
-// cut wants the connection to end, but not in order.
-func cut(e func() end) side {
-	return func() error {
-		n, err := io.Copy(io.Discard, e())
-		if err == nil {
-			return fmt.Errorf("after %d bytes: the end, as if all were there", n)
-		}
-		return nil
-	}
-}
-
 // A station is an application of one protocol, and what comes to it.
 type station struct {
 	protocol
@@ -181,10 +183,16 @@ func newStation(t *testing.T, p protocol) *station {
 // converse has both sides talk over a path that begins at addr.
 func (s *station) converse(t *testing.T, addr string, client, server func(k *talk) side) {
 	t.Helper()
+	select {
+	case e := <-s.accepted:
+		t.Error("a connection that nobody asked for, from the case before")
+		e.Abort()
+	default:
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
 	opened := make(chan error, 1)
-	k := &talk{oneWay: s.oneWay}
+	k := &talk{oneWay: s.oneWay, begun: make(chan struct{})}
 	go func() {
 		var err error
 		k.client, err = s.open(ctx, addr)
@@ -232,23 +240,40 @@ func TestEndsAgree(t *testing.T) {
 	}
 }
 
-// carried are the protocols of the matrix.
-//
-// TODO when the proxy carries TCP and TLS: all of them.
-var carried = protocols[:4]
+// A way is one service of the matrix.
+type way struct {
+	protocol
+	out      string // HBONE or TCP
+	declared bool   // else the protocol is found out
+}
 
-// matrixDocument has a service for each protocol and way out.
+func (w way) service() string {
+	if w.declared {
+		return w.name + "-" + strings.ToLower(w.out)
+	}
+	return w.name + "-" + strings.ToLower(w.out) + "-undeclared"
+}
+
+func ways() (all []way) {
+	for _, p := range protocols {
+		for _, out := range []string{"HBONE", "TCP"} {
+			all = append(all, way{p, out, true}, way{p, out, false})
+		}
+	}
+	return all
+}
+
+// matrixDocument has a service for each way.
 func matrixDocument(t *testing.T) *config.Config {
 	t.Helper()
 	var services, workloads strings.Builder
-	n := 0
-	for _, p := range carried {
-		for _, out := range []string{"HBONE", "TCP"} {
-			n++
-			name := p.name + "-" + strings.ToLower(out)
-			fmt.Fprintf(&services, "- {name: %s, addresses: [10.96.0.%d], ports: [{port: 80, appProtocol: %s}], endpoints: [{workload: %s}]}\n", name, n, p.app, name)
-			fmt.Fprintf(&workloads, "- {name: %s, address: 10.1.0.%d, protocol: %s}\n", name, n, out)
+	for i, w := range ways() {
+		speaks := ""
+		if w.declared {
+			speaks = ", appProtocol: " + w.app
 		}
+		fmt.Fprintf(&services, "- {name: %s, addresses: [10.96.0.%d], ports: [{port: 80%s}], endpoints: [{workload: %s}]}\n", w.service(), i+1, speaks, w.service())
+		fmt.Fprintf(&workloads, "- {name: %s, address: 10.1.0.%d, protocol: %s}\n", w.service(), i+1, w.out)
 	}
 	text := "apiVersion: sandwich-mesh.io/v1alpha1\nkind: Waypoint\nmetadata: {namespace: demo}\nservices:\n" + services.String() + "workloads:\n" + workloads.String()
 	c, problems := config.Decode(config.File{Name: "matrix.yaml", Data: []byte(text)})
@@ -258,11 +283,11 @@ func matrixDocument(t *testing.T) *config.Config {
 	return c
 }
 
-// TestMatrix: every protocol, in by HBONE and by PROXY, out by HBONE and plain,
-// ended by either side in each way.
+// TestMatrix: every protocol, declared and found out, in by HBONE and by PROXY,
+// out by HBONE and plain, ended by either side in each way.
 func TestMatrix(t *testing.T) {
 	stations := map[string]*station{}
-	for _, p := range carried {
+	for _, p := range protocols {
 		stations[p.name] = newStation(t, p)
 	}
 	m, err := devmesh.Start(devmesh.Options{Config: matrixDocument(t), App: func(workload string) string {
@@ -273,18 +298,16 @@ func TestMatrix(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
-	for _, p := range carried {
-		for _, in := range []devmesh.Mode{devmesh.HBONE, devmesh.Sandwich} {
-			for _, out := range []string{"hbone", "tcp"} {
-				e, ok := m.Find(p.name+"-"+out, in)
-				if !ok {
-					t.Fatalf("no entry for %s-%s over %s", p.name, out, in)
-				}
-				for _, o := range orders {
-					t.Run(strings.Join([]string{p.name, "in " + string(in), "out " + out, o.name}, "/"), func(t *testing.T) {
-						stations[p.name].converse(t, e.Addr(), o.client, o.server)
-					})
-				}
+	for _, w := range ways() {
+		for _, in := range m.Modes {
+			e, ok := m.Find(w.service(), in)
+			if !ok {
+				t.Fatalf("no entry for %s over %s", w.service(), in)
+			}
+			for _, o := range orders {
+				t.Run(strings.Join([]string{w.service(), "in " + string(in), o.name}, "/"), func(t *testing.T) {
+					stations[w.name].converse(t, e.Addr(), o.client, o.server)
+				})
 			}
 		}
 	}

@@ -119,7 +119,11 @@ func (w *waypoint) report(t *testing.T) {
 // serve makes one service known: at addr, with the application as its endpoint.
 func (w *waypoint) serve(t *testing.T, addr string, app application, account string) {
 	t.Helper()
-	text := documentOf(addr, app, account)
+	w.apply(t, documentOf(addr, app, account))
+}
+
+func (w *waypoint) apply(t *testing.T, text string) {
+	t.Helper()
 	c, problems := config.Decode(config.File{Name: "interop.yaml", Data: []byte(text)})
 	if c != nil {
 		problems = append(problems, w.proxy.Apply(c)...)

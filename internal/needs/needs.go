@@ -19,7 +19,8 @@ import (
 const summary = "SANDWICH_MISSING"
 
 // sbin is where systems keep servers, which an ordinary user's PATH leaves out.
-var sbin = []string{"/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"}
+// Debian keeps a folder for each version of PostgreSQL.
+var sbin = []string{"/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin", "/usr/lib/postgresql/*/bin"}
 
 // Program returns the path of the first of names that is installed.
 func Program(t testing.TB, names ...string) string {
@@ -36,10 +37,10 @@ func Program(t testing.TB, names ...string) string {
 func find(name string, also []string) (string, error) {
 	path, err := exec.LookPath(name)
 	for _, dir := range also {
-		if err == nil {
-			return path, nil
+		found, _ := filepath.Glob(filepath.Join(dir, name))
+		for i := len(found) - 1; err != nil && i >= 0; i-- { // the latest first
+			path, err = exec.LookPath(found[i])
 		}
-		path, err = exec.LookPath(filepath.Join(dir, name))
 	}
 	return path, err
 }
