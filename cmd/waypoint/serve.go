@@ -166,8 +166,8 @@ func (f *serveFlags) options(ctx context.Context, lv *levels.Levels) (o proxy.Op
 		Registry: kinds(), TunnelPort: f.tunnelPort, Sandwiched: f.sandwiched,
 		ProxyV1: f.proxyV1, MaxConns: f.maxConns, Zone: f.zone,
 		Upgrades: f.times.offers(),
-		OnFault: refusals(slog.New(lv.Handler("connections"))),
-		OnPanic: func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
+		OnFault:  refusals(slog.New(lv.Handler("connections"))),
+		OnPanic:  func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
 	}
 	if o.MaxConns == 0 {
 		o.MaxConns = defaultMaxConns()

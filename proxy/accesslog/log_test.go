@@ -287,7 +287,7 @@ func TestManyWriteAtOnce(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			o := sample(t, "/")
-			for range 500 {
+			for range 250 { // all of them have room, should the writer be late
 				l.Observe(o)
 			}
 		})
@@ -297,8 +297,8 @@ func TestManyWriteAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := bytes.Split(bytes.TrimSuffix(g.got.Bytes(), []byte("\n")), []byte("\n"))
-	if len(lines) != 2000 {
-		t.Errorf("%d lines, want 2000", len(lines))
+	if len(lines) != 1000 {
+		t.Errorf("%d lines, want 1000", len(lines))
 	}
 	for _, one := range lines {
 		if !json.Valid(one) {
