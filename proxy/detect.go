@@ -191,7 +191,7 @@ func (o *opaque) unreachable(t *turn.Turn, f *fault.Fault) {
 		return
 	}
 	o.probe.dead = f
-	if o.until.IsZero() {
+	if o.until.IsZero() && !o.svc.ForRequests() { // or its requests may go elsewhere
 		o.until = t.Now().Add(max(o.p.timeouts.Detect, time.Millisecond))
 	}
 	o.arm(t)

@@ -183,6 +183,28 @@ func TestDetectNoEndpoint(t *testing.T) {
 	}
 }
 
+// TestDetectElsewhere: a service without endpoints of its own whose requests go
+// elsewhere waits for them.
+func TestDetectElsewhere(t *testing.T) {
+	doc := harbour + `
+httpRoutes:
+- {name: none, parentRefs: [{group: "", kind: Service, name: none, port: 2}], rules: [{backendRefs: [{name: one, port: 1}]}]}
+`
+	inFakeTime(t, rigOptions{doc: doc}, echo, func(r *rig) {
+		c := r.open(guessNone)
+		pass(time.Minute)
+		c.send(get("/x"))
+		if got := c.wantStatus(200); got != "GET /x " {
+			t.Errorf("got %q", got)
+		}
+		c = r.open(guessNone)
+		c.send("\x00")
+		if o := r.conn(); o.Kind() != fault.NoEndpoint || !c.aborted.Load() {
+			t.Errorf("%v, aborted %v", o.Fault, c.aborted.Load())
+		}
+	})
+}
+
 // TestDetectTimes: a silent client holds nothing up and is waited for; one that
 // leaves it open is waited for a second, from its first byte.
 func TestDetectTimes(t *testing.T) {

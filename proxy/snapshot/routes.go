@@ -48,6 +48,7 @@ func (b *builder) routes(v *Service, s *config.Service, port *config.ServicePort
 	own := b.defaultRule(v.Name, b.serviceBackend(s, port), speaks(port))
 	own.routes[0].Info.To = v.Info
 	v.http = b.requests(v.Name, &at, own)
+	v.requests = len(at.HTTP)+len(at.GRPC) > 0
 	v.tcp = own
 	switch {
 	case len(at.TCP) > 0: // there is nothing to choose by: the first rule takes all

@@ -60,6 +60,8 @@ type Service struct {
 	http *route.Table[*rule] // HTTPRoutes or GRPCRoutes, or everything to itself
 	tls  *route.Hosts[*rule] // TLSRoutes; nil if connections go by tcp
 	tcp  *rule               // the TCPRoute's, or everything to itself
+
+	requests bool // there are HTTPRoutes or GRPCRoutes
 }
 
 // A Route is one rule with one of its backends: everything the engine needs to
@@ -150,6 +152,9 @@ func (v *Service) Route(r *message.Request, random uint32) (*Route, bool) {
 
 // TCP resolves a connection of opaque bytes to its route.
 func (v *Service) TCP(random uint32) (*Route, bool) { return v.tcp.pick(random), true }
+
+// ForRequests reports whether somebody wrote routes for requests.
+func (v *Service) ForRequests() bool { return v.requests }
 
 // ByName reports whether TLS has to know the name that the client asks for.
 func (v *Service) ByName() bool { return v.tls != nil }

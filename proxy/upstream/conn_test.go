@@ -553,3 +553,139 @@ func (x *caller) hammer(e *Endpoint, whole, failed, reused *atomic.Int64) {
 		}
 	}
 }
+
+// A relayed is a relay's owner and near end, for tunnels that no call is made on.
+type relayed struct {
+	turn.Lane
+	hbone.Relay
+	opened chan error
+	done   chan struct{}
+}
+
+func newRelayed() *relayed {
+	r := &relayed{opened: make(chan error, 1), done: make(chan struct{}, 1)}
+	r.Init(&r.Lane, nearEnd{}, r)
+	return r
+}
+
+func (r *relayed) FarOpened(_ *turn.Turn, err error)             { r.opened <- err }
+func (r *relayed) RelayDone(*turn.Turn)                          { r.done <- struct{}{} }
+func (r *relayed) Peek(_ *turn.Turn, _ bool, _ []byte, end bool) {}
+
+// A nearEnd takes everything.
+type nearEnd struct{ sinkTunnel }
+
+// dial opens a tunnel for r, and waits if it is to be open.
+func (r *relayed) dial(t *testing.T, e *Endpoint, wait bool) {
+	t.Helper()
+	var tn turn.Turn
+	r.Lock()
+	r.Gate(r)
+	r.Join(e.Dial(&tn, r.Far()))
+	r.Unlock()
+	tn.End()
+	if wait {
+		if err := <-r.opened; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (r *relayed) adopt(e *Endpoint) {
+	var tn turn.Turn
+	r.Lock()
+	e.Adopt(&tn, &r.Relay)
+	r.Unlock()
+	tn.End()
+}
+
+// TestAdopt: a tunnel that was dialled for bytes serves the first call, if it is
+// open and if it is still being opened; one that was spoken on, or that is one
+// too many, ends.
+func TestAdopt(t *testing.T) {
+	each(t, func(t *testing.T, r *rig, a *app) {
+		for _, open := range []bool{true, false} {
+			d := newRelayed()
+			d.dial(t, r.e, open)
+			if n := r.e.Active(); n != 1 {
+				t.Errorf("%d in use", n)
+			}
+			d.adopt(r.e)
+			x := newCaller(t)
+			if ready := x.ask(r.e); open && !ready {
+				t.Error("the open one was not taken")
+			}
+			c := a.accept()
+			x.want("ready")
+			c.wantHead()
+			c.say("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
+			x.want("head 200", "body hello", "end")
+			c.wantEnd(true)
+			c.Close()
+			r.wantCounts(t, 0, 0)
+		}
+	})
+	each(t, func(t *testing.T, r *rig, a *app) {
+		first, second := newRelayed(), newRelayed()
+		first.dial(t, r.e, true)
+		second.dial(t, r.e, true)
+		one, two := a.accept(), a.accept()
+		first.adopt(r.e)
+		r.wantCounts(t, 1, 1)
+		second.adopt(r.e)
+		r.wantCounts(t, 0, 1)
+		ended := make(chan error, 2)
+		for _, c := range []*appConn{one, two} {
+			go func() { _, err := c.r.ReadByte(); ended <- err }()
+		}
+		if err := <-ended; err == nil {
+			t.Error("the second was kept")
+		}
+	})
+	each(t, func(t *testing.T, r *rig, a *app) {
+		d := newRelayed()
+		d.dial(t, r.e, true)
+		c := a.accept()
+		c.say("220 hello\r\n")
+		eventually(t, "the greeting to come", func() bool {
+			d.Lock()
+			defer d.Unlock()
+			_, far := d.Bytes()
+			return far > 0
+		})
+		d.adopt(r.e)
+		r.wantCounts(t, 0, 0)
+		if _, err := c.r.ReadByte(); err == nil {
+			t.Error("one that was spoken on was kept")
+		}
+	})
+}
+
+// TestAdoptWithoutAnswer: one that is given up before it opens, or never opens,
+// leaves nothing behind.
+func TestAdoptWithoutAnswer(t *testing.T) {
+	down := newApp(t)
+	down.l.Close()
+	r := plainRig(t, down.addr())
+	d := newRelayed()
+	d.dial(t, r.e, false)
+	d.adopt(r.e)
+	eventually(t, "it is forgotten", func() bool {
+		r.e.mu.Lock()
+		defer r.e.mu.Unlock()
+		return len(r.e.born) == 0
+	})
+	r.wantCounts(t, 0, 0)
+	if f := r.e.OpenFault(&hbone.Refusal{Status: 503}); f.Kind != fault.ConnectRefused {
+		t.Errorf("got %v", f)
+	}
+	if f := r.e.OpenFault(&hbone.UnprocessedError{GoneAway: true}); f.Kind != fault.GoneAway {
+		t.Errorf("got %v", f)
+	}
+	if f := r.e.CloseFault(&hbone.ResetError{}); f.Kind != fault.UpstreamResetMidResponse {
+		t.Errorf("got %v", f)
+	}
+	if f := r.e.CloseFault(errors.New("lost")); f.Kind != fault.UpstreamClosedMidResponse {
+		t.Errorf("got %v", f)
+	}
+}
