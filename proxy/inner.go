@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
@@ -59,6 +60,7 @@ type inner struct {
 	fin     bool // the client has ended its side
 	closing bool // ours is ended; what still comes is thrown away
 	over    bool
+	began   bool                // a byte has come
 	to      hbone.TunnelHandler // who has the tunnel, once the connection speaks something else
 }
 
@@ -87,12 +89,31 @@ func (in *inner) Data(t *turn.Turn, p []byte, end bool) {
 func (in *inner) data(t *turn.Turn, p []byte, end bool) hbone.TunnelHandler {
 	in.Lock()
 	defer in.Unlock()
-	if in.to == nil {
+	if in.to == nil && (in.began || !in.speaksTwo(t, p)) {
 		in.feed(t, p, end)
 		return nil
 	}
 	return in.to
 }
+
+// speaksTwo looks at the first bytes. PRI is the method of HTTP/2's preface and of
+// nothing else (RFC 9113, section 11.6): such a connection goes on as what it is.
+func (in *inner) speaksTwo(t *turn.Turn, p []byte) bool {
+	in.began = len(p) > 0
+	if in.over || in.closing || !bytes.HasPrefix(p, prefaceMethod) {
+		return false
+	}
+	in.p.wheel.Stop(&in.timer)
+	in.waitsAt = forNothing
+	in.codec.Release()
+	in.p.leave(in)
+	in.verdict.Protocol = sniff.HTTP2
+	in.to = newInner2(t, in.p, in.tun, bound{in.snap, in.svc}, in.verdict)
+	in.tun.Handle(in.to)
+	return true
+}
+
+var prefaceMethod = []byte("PRI ")
 
 func (in *inner) feed(t *turn.Turn, p []byte, end bool) {
 	defer in.rescue(t)
@@ -303,7 +324,7 @@ func (in *inner) pin() {
 func (in *inner) repin() {
 	in.Lock()
 	defer in.Unlock()
-	if in.x == nil && !in.over {
+	if in.x == nil && !in.over && in.to == nil {
 		in.pin()
 	}
 }

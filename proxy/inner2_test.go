@@ -136,14 +136,46 @@ func TestBadHeads(t *testing.T) {
 	})
 }
 
-// TestNoPreface: what is no HTTP/2 where only that is spoken.
-func TestNoPreface(t *testing.T) {
-	inFakeTime(t, rigOptions{doc: doc2("")}, speaks2(echo2), func(r *rig) {
-		c := &client2{client: r.open(serviceTwo), talker: newTalker(t)}
-		c.client.send("GET / HTTP/1.1\r\nHost: two\r\n\r\n")
-		c.want("goaway 0 PROTOCOL_ERROR")
-		if !c.fin.Load() {
-			t.Error("the connection is not ended")
-		}
+// TestEitherHTTP: which HTTP a client speaks, its first bytes say, whatever the
+// port is declared to speak; to endpoints the declaration holds.
+func TestEitherHTTP(t *testing.T) {
+	t.Run("HTTP/1 where HTTP/2 is declared", func(t *testing.T) {
+		inFakeTime(t, rigOptions{doc: doc2("")}, speaks2(echo2), func(r *rig) {
+			for _, text := range []string{get("/x"), post("/x", "body")} {
+				c := r.open(serviceTwo)
+				c.send(text[:1]) // P could become PRI
+				c.send(text[1:])
+				c.wantStatus(200)
+				c.wantCredit()
+			}
+		})
+	})
+	t.Run("HTTP/2 where HTTP/1 is declared", func(t *testing.T) {
+		inFakeTime(t, rigOptions{doc: doc2("")}, echo, func(r *rig) {
+			old := r.p.Snapshot()
+			c := r.open2(serviceOne)
+			c.head(1, false, postHead("/x")...)
+			c.data(1, "body", true)
+			c.want("head 1 :status=200 content-length=12", `data 1 "POST /x body" end`)
+			c.settled2()
+			r.apply(doc2(""))
+			if old.Pin() {
+				t.Error("an unused connection holds an old snapshot")
+			}
+			c.client.reset()
+			if n := len(r.p.allLive()); n != 0 {
+				t.Errorf("%d connections are left", n)
+			}
+		})
+	})
+	t.Run("neither", func(t *testing.T) {
+		inFakeTime(t, rigOptions{doc: doc2("")}, speaks2(echo2), func(r *rig) {
+			c := &client2{client: r.open(serviceTwo), talker: newTalker(t)}
+			c.client.send("PRI * HTTP/1.1\r\nHost: two\r\n\r\n")
+			c.want("goaway 0 PROTOCOL_ERROR")
+			if !c.fin.Load() {
+				t.Error("the connection is not ended")
+			}
+		})
 	})
 }

@@ -54,9 +54,11 @@ type bound struct {
 	svc  *snapshot.Service
 }
 
-// newCodec returns the handler of a connection that speaks HTTP.
+// newCodec returns the handler of a connection that speaks HTTP. A declaration
+// says how endpoints are spoken to; which HTTP a client speaks, its first bytes
+// say, as they do in Istio.
 func (p *Proxy) newCodec(t *turn.Turn, tun hbone.Tunnel, b bound, v sniff.Verdict) hbone.TunnelHandler {
-	if v.Protocol == sniff.HTTP2 {
+	if v.Protocol == sniff.HTTP2 && v.Reason != sniff.Declared {
 		return newInner2(t, p, tun, b, v)
 	}
 	in := &inner{p: p, tun: tun, snap: b.snap, svc: b.svc, source: p.sourceOf(b.snap, tun.Peer()), verdict: v}

@@ -39,6 +39,7 @@ func TestReadRequest(t *testing.T) {
 		{name: "expect", fields: getHead("expect: 100-continue"), open: true, want: "GET http a /x?y -1 expect\n"},
 		{name: "expect nothing", fields: getHead("expect: 100-continue"), want: "GET http a /x?y 0\n"},
 		{name: "trailer", fields: getHead("trailer: x", "http2-settings: y"), want: "GET http a /x?y 0\n"},
+		{name: "trailer and a length", fields: getHead("trailer: x", "content-length: 5"), open: true, want: "GET http a /x?y -1\n"},
 		{name: "connect", fields: []string{":method: CONNECT", ":authority: a:1"}, open: true, want: "CONNECT  a:1  -1\n"},
 		{name: "extended connect", fields: connect("sec-websocket-version: 13"), open: true, want: "GET http a /x 0 websocket\nsec-websocket-version: 13\r\n"},
 
@@ -312,6 +313,7 @@ func TestReadResponse(t *testing.T) {
 	}{
 		{name: "a body", fields: []string{":status: 200", "content-length: 5", "x: y"}, want: "200 5 body\nx: y\r\n"},
 		{name: "unknown length", fields: []string{":status: 404"}, want: "404 -1 body\n"},
+		{name: "trailers announced", fields: []string{":status: 200", "content-length: 5", "trailer: x"}, want: "200 -1 body\n"},
 		{name: "no body", fields: []string{":status: 200"}, end: true, want: "200 0\n"},
 		{name: "204", fields: []string{":status: 204", "content-length: 5"}, want: "204 0\n"},
 		{name: "304", fields: []string{":status: 304", "content-length: 5"}, end: true, want: "304 0\n"},

@@ -24,6 +24,7 @@ type fields struct {
 	method, scheme, authority, path, protocol, host message.Span
 
 	length  int64 // of content-length, or message.UnknownLength
+	trailer bool  // trailers are announced
 	hosts   int
 	cookies bool // the cookies are there already
 	expect  bool // expect: 100-continue
@@ -103,7 +104,19 @@ func (f *fields) special(known message.Known, v []byte) {
 		f.expect = true
 	case message.TE:
 		f.te = true // internal/h2 lets nothing but "trailers" pass
+	case message.Trailer:
+		f.trailer = true
 	}
+}
+
+// told is the length that the message tells. HTTP/1 has no trailers behind a body
+// whose length is told, so where they are announced it is not: internal/h2 still
+// holds the sender to it.
+func (f *fields) told() int64 {
+	if f.trailer {
+		return message.UnknownLength
+	}
+	return f.length
 }
 
 // parseLength reads a content-length as HTTP/1 parsers do that agree with each
@@ -162,7 +175,7 @@ func (s *Server) ReadHead(q *message.Request, all []h2.Field, end bool) *Error {
 	case end:
 		q.Length = message.NoBody
 	default:
-		q.Length = f.length
+		q.Length = f.told()
 		q.ExpectContinue, s.waits = f.expect, f.expect
 	}
 	if f.err == nil {
@@ -248,7 +261,7 @@ func (c *Client) ReadHead(r *message.Response, all []h2.Field, end bool) (body b
 		r.Length = message.NoBody
 		body = false
 	default:
-		r.Length, body = f.length, true
+		r.Length, body = f.told(), true
 	}
 	if c.upgrade && r.Status >= 200 && r.Status < 300 { // the answer to an extended CONNECT
 		r.Status, r.Upgrade = 101, c.protocol
