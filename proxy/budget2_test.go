@@ -228,8 +228,8 @@ func TestAllocsPerCall(t *testing.T) {
 	}
 	c := newCourseOf(t, false, grpcDoc(once), answersCalls)
 	a := c.openCalls()
-	a.call(t, 2000)
-	const n = 10000
+	a.call(t, 1000)
+	const n = 4000
 	old := debug.SetGCPercent(-1) // a collection empties the pools
 	defer debug.SetGCPercent(old)
 	goroutines := runtime.NumGoroutine()
@@ -242,7 +242,7 @@ func TestAllocsPerCall(t *testing.T) {
 	if per > 4.05+2 {
 		t.Errorf("%.3f allocations a call, want the 4 of crypto/tls and 2", per)
 	}
-	if got := c.proxy.Stats().Requests.Load(); got != 2000+n {
+	if got := c.proxy.Stats().Requests.Load(); got != 1000+n {
 		t.Errorf("%d calls counted", got)
 	}
 	if more := runtime.NumGoroutine() - goroutines; more > 0 {
