@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -138,6 +139,7 @@ type answerer struct {
 	tun   hbone.Tunnel
 	got   int
 	after time.Duration // 0: at once
+	ends  string        // what a question ends with; "" is an empty line
 }
 
 func (a *answerer) Opened(*turn.Turn) {}
@@ -145,7 +147,8 @@ func (a *answerer) Left(*turn.Turn)   {}
 func (a *answerer) Data(t *turn.Turn, p []byte, end bool) {
 	a.tun.Consume(t, len(p))
 	// The proxy writes a question its own way; an empty line ends it all the same.
-	if a.got += len(p); len(p) >= 4 && string(p[len(p)-4:]) == "\r\n\r\n" {
+	mark := cmp.Or(a.ends, "\r\n\r\n")
+	if a.got += len(p); len(p) >= len(mark) && string(p[len(p)-len(mark):]) == mark {
 		a.got = 0
 		if a.after > 0 {
 			time.AfterFunc(a.after, a.later)

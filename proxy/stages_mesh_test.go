@@ -77,10 +77,8 @@ func TestStagesOfOpening(t *testing.T) {
 			if took := all[0][row.want]; took < delay {
 				t.Errorf("%v in %s: %v", took, row.want, all[0])
 			}
-			for s, took := range all[0] {
-				if took > delay/2 && filters.Stage(s) != row.want {
-					t.Errorf("%v in %s", took, filters.Stage(s))
-				}
+			if other := filters.StagePool + filters.StageConnect - row.want; all[0][other] >= all[0][row.want] {
+				t.Errorf("%v in %s", all[0][other], other)
 			}
 			if took := all[1][filters.StagePool] + all[1][filters.StageConnect]; took != 0 {
 				t.Errorf("a request on an open connection waited %v for one", took)
@@ -122,7 +120,10 @@ func TestStagesOfFilters(t *testing.T) {
 	for _, phase := range []string{"request", "request body", "response", "response body"} {
 		t.Run(phase, func(t *testing.T) {
 			var got times
-			c := newCourse(t, false, func(_ *hbone.ServerOptions, po *proxy.Options) {
+			c := newCourse(t, false, func(so *hbone.ServerOptions, po *proxy.Options) {
+				so.Accept = func(_ *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler, error) {
+					return &answerer{tun: tun, ends: "body"}, nil
+				}
 				po.Observe = got.observe
 				po.Registry = filters.NewRegistry(filters.Kind{Name: "sluggard", New: func(*filters.Builder, filters.Spec) (filters.Filter, error) {
 					return &sluggard{phase}, nil
@@ -130,13 +131,21 @@ func TestStagesOfFilters(t *testing.T) {
 				po.Guard = func(b *filters.Builder, _ string) error { return b.Add("sluggard", "test", filters.NewSpec(nil)) }
 			})
 			a := c.open()
-			a.asks = []byte("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\r\n\r\n") // the application waits for an empty line
-			a.ask(t, 2)                                                                        // the first one opens connections
-			for s, took := range got.kept()[1] {
-				if want := filters.Stage(s) == filters.StageFilters; want != (took >= delay) {
-					t.Errorf("%v in %s", took, filters.Stage(s))
+			a.asks = []byte("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+			a.ask(t, 1) // which opens connections
+			var last filters.Times
+			for range 20 { // on a machine that is busy elsewhere any stage may be slow once
+				a.ask(t, 1)
+				all := got.kept()
+				last = all[len(all)-1]
+				if last[filters.StageFilters] < delay {
+					t.Fatalf("%v in %s", last[filters.StageFilters], filters.StageFilters)
+				}
+				if last.Sum()-last[filters.StageFilters] < delay/2 {
+					return
 				}
 			}
+			t.Errorf("the others are slow each time: %v", last)
 		})
 	}
 }
