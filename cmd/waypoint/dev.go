@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"text/tabwriter"
@@ -134,6 +135,17 @@ func printProblems(out io.Writer, problems []config.Problem) {
 	}
 }
 
+// try is a command that asks an entry something.
+func try(e *devmesh.Entry) string {
+	switch scheme, addr, _ := strings.Cut(e.URL, "://"); scheme {
+	case "tcp":
+		return "nc " + strings.Replace(addr, ":", " ", 1)
+	case "https":
+		return "curl -k " + e.URL + "/hello"
+	}
+	return "curl " + e.URL + "/hello"
+}
+
 // printMesh shows what runs and what to ask.
 func printMesh(out io.Writer, m *devmesh.Mesh) {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
@@ -142,7 +154,7 @@ func printMesh(out io.Writer, m *devmesh.Mesh) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", e.URL, e.Service, e.Identity, e.Mode)
 	}
 	w.Flush()
-	fmt.Fprintf(out, "\nTry:\n  curl %s/hello\n", m.Entries()[0].URL)
+	fmt.Fprintf(out, "\nTry:\n  %s\n", try(&m.Entries()[0]))
 	if e, ok := m.Find("reviews", m.Entries()[0].Mode); ok {
 		fmt.Fprintf(out, "  curl -H 'x-tier: gold' %s/hello\n", e.URL)
 	}
