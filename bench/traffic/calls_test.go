@@ -93,10 +93,7 @@ func (l *lying) Data(t *turn.Turn, s *h2.Stream, p []byte, end bool) {
 }
 
 // callLiars accept every CONNECT and lie inside.
-type callLiars struct {
-	callTunnels
-	callLiar
-}
+type callLiars struct{ callLiar }
 
 func (l callLiars) Request(t *turn.Turn, s *h2.Stream, _ []h2.Field, end bool) {
 	e := &callTunnel{}
@@ -105,8 +102,6 @@ func (l callLiars) Request(t *turn.Turn, s *h2.Stream, _ []h2.Field, end bool) {
 	e.engine = h2.NewConn(s, l.callLiar, h2.Options{MaxStreams: manyStreams})
 	e.engine.Start(t)
 }
-func (callLiars) GoneAway(*turn.Turn, uint32, uint32, string) {}
-func (callLiars) Idle(*turn.Turn)                             {}
 
 // TestCallsNoticeLies: what is not the answer is an error. The first row is the
 // control.
