@@ -67,24 +67,33 @@ func TestStagesOfOpening(t *testing.T) {
 		}},
 	} {
 		t.Run(row.want.String(), func(t *testing.T) {
-			var got times
-			c := newCourse(t, false, row.tune, func(_ *hbone.ServerOptions, po *proxy.Options) { po.Observe = got.observe })
-			c.open().ask(t, 2)
-			all := got.kept()
-			if len(all) != 2 {
-				t.Fatalf("%d requests", len(all))
+			for range 10 { // on a machine that is busy elsewhere anything may be slow once
+				first := opening(t, row.tune)
+				if took := first[row.want]; took < delay {
+					t.Fatalf("%v in %s: %v", took, row.want, first)
+				}
+				if first[filters.StagePool+filters.StageConnect-row.want] < delay/2 {
+					return
+				}
 			}
-			if took := all[0][row.want]; took < delay {
-				t.Errorf("%v in %s: %v", took, row.want, all[0])
-			}
-			if other := filters.StagePool + filters.StageConnect - row.want; all[0][other] >= all[0][row.want] {
-				t.Errorf("%v in %s", all[0][other], other)
-			}
-			if took := all[1][filters.StagePool] + all[1][filters.StageConnect]; took != 0 {
-				t.Errorf("a request on an open connection waited %v for one", took)
-			}
+			t.Error("the other is slow each time")
 		})
 	}
+}
+
+// opening returns the times of the first request of a course.
+func opening(t *testing.T, tune func(*hbone.ServerOptions, *proxy.Options)) filters.Times {
+	var got times
+	c := newCourse(t, false, tune, func(_ *hbone.ServerOptions, po *proxy.Options) { po.Observe = got.observe })
+	c.open().ask(t, 2)
+	all := got.kept()
+	if len(all) != 2 {
+		t.Fatalf("%d requests", len(all))
+	}
+	if took := all[1][filters.StagePool] + all[1][filters.StageConnect]; took != 0 {
+		t.Errorf("a request on an open connection waited %v for one", took)
+	}
+	return all[0]
 }
 
 // A sluggard is a filter that keeps a core busy in one phase. In a turn nothing
@@ -164,25 +173,41 @@ func TestStagesAddUp(t *testing.T) {
 			return &answerer{tun: tun, after: 3 * time.Millisecond}, nil
 		}
 	})
-	var wg sync.WaitGroup
-	for range conns {
-		a := c.open()
-		wg.Go(func() { a.ask(t, each) })
+	asks := make([]*asker, conns)
+	for i := range asks {
+		asks[i] = c.open()
 	}
-	wg.Wait()
-	got.mu.Lock()
-	defer got.mu.Unlock()
-	var off []float64
-	for i := range got.all {
-		off = append(off, (float64(got.wall[i])-float64(got.all[i].Sum()))/float64(got.wall[i]))
+	for round := range 5 { // between two looks at the clock a busy machine may do something else
+		got.all, got.wall = nil, nil
+		var wg sync.WaitGroup
+		for _, a := range asks {
+			wg.Go(func() { a.ask(t, each) })
+		}
+		wg.Wait()
+		off := got.off()
+		if len(off) != conns*each {
+			t.Fatalf("%d requests", len(off))
+		}
+		at := len(off)*999/1000 - 1
+		t.Logf("off by %.5f in the middle, %.5f at 999 of 1,000, %.5f at worst", off[len(off)/2], off[at], off[len(off)-1])
+		switch {
+		case off[0] < -0.02:
+			t.Fatalf("off by %.4f: the stages are more than the request took", off[0])
+		case off[at] <= 0.02:
+			return
+		case round == 4:
+			t.Errorf("off by %.4f in each round", off[at])
+		}
+	}
+}
+
+// off returns by how much of the wall's time the stages are less, sorted.
+func (l *times) off() (off []float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.all {
+		off = append(off, (float64(l.wall[i])-float64(l.all[i].Sum()))/float64(l.wall[i]))
 	}
 	slices.Sort(off)
-	if len(off) != conns*each {
-		t.Fatalf("%d requests", len(off))
-	}
-	at := len(off)*999/1000 - 1
-	t.Logf("off by %.5f in the middle, %.5f at 999 of 1,000, %.5f at worst", off[len(off)/2], off[at], off[len(off)-1])
-	if off[at] > 0.02 || off[0] < -0.02 {
-		t.Errorf("off by %.4f to %.4f", off[0], off[at])
-	}
+	return off
 }
