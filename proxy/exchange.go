@@ -128,6 +128,8 @@ type exchange struct {
 	pending phase         // the phase in which a filter waits; noPhase if none does
 	gaveUp  *fault.Fault  // why it ends as soon as a Worker has returned
 	failing bool          // an answer to a fault is being made; a second fault cuts
+	asked   messages      // of a gRPC request
+	told    messages      // and of its response
 	outcome Outcome       // what observers are shown
 	uses    uint32        // since the last request that was watched
 	reason  string        // why a filter replied, for the log
@@ -197,6 +199,8 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 	}
 	x.to(t, xFiltering)
 	x.request.head = r.Header.Size()
+	x.asked.counts = asksGRPC(r)
+	x.told.counts = x.asked.counts
 	x.request.ended = end
 	x.request.rawEnd = end
 	offers := len(r.Upgrade) > 0
@@ -407,6 +411,7 @@ func (x *exchange) Notified(*turn.Turn) {
 	p := x.p
 	x.p, x.down, x.svc, x.source, x.route, x.call, x.tried, x.joined = nil, nil, nil, nil, nil, nil, nil, nil
 	x.request, x.response = requestSide{}, responseSide{}
+	x.asked, x.told = messages{}, messages{}
 	x.deadline, x.tryUntil, x.retryAt, x.started, x.moved = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	x.armed, x.failing, x.reason = false, false, ""
 	x.pending, x.gaveUp, x.state = noPhase, nil, xNew

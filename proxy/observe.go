@@ -126,6 +126,7 @@ func (x *exchange) measure(o *Outcome) {
 		Fault: o.Kind(), Exhausted: o.Exhausted, Duration: o.Duration,
 		Received: o.Received + int64(o.ReceivedHead), Sent: o.Sent + int64(o.SentHead),
 	}
+	r.Asked, r.Told = x.asked.n, x.told.n
 	if a := o.Last(); a != nil {
 		r.At = a.Workload
 	}
@@ -144,7 +145,7 @@ func (x *exchange) exhausted() bool {
 
 // speaksGRPC finds out whether gRPC was spoken, and what its status was.
 func (x *exchange) speaksGRPC(o *Outcome) {
-	if !asksGRPC(&x.req) {
+	if !x.asked.counts {
 		return
 	}
 	o.Protocol = measure.GRPC

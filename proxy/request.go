@@ -54,6 +54,7 @@ func (x *exchange) requestChunk(t *turn.Turn, c *message.Chunk) {
 	t.Event()
 	x.request.ended = c.End
 	x.request.bytes += int64(len(c.Data))
+	x.asked.feed(c.Data)
 	x.move(t)
 	if x.state == xDone { // thrown away
 		x.down.consume(t, len(c.Data))

@@ -227,6 +227,7 @@ func (x *exchange) sendResponse(t *turn.Turn, c *message.Chunk) {
 		return
 	}
 	x.response.bytes += int64(len(c.Data))
+	x.told.feed(c.Data)
 	if err := x.down.writeChunk(t, c); err != nil {
 		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
 		return

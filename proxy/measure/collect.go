@@ -12,34 +12,44 @@ var _ metrics.Collector = (*Meter)(nil)
 // A family is one metric: its name, its help, and where a set has it.
 type family struct {
 	name, help string
-	tcp        bool
+	has        func(Protocol) bool
 	of         func(*set, *metrics.Series)
 }
 
+func http(p Protocol) bool { return p != TCP }
+func grpc(p Protocol) bool { return p == GRPC }
+func tcp(p Protocol) bool  { return p == TCP }
+
 // families are the mesh's metrics. They are never written.
 var families = []family{
-	{"istio_requests_total", "Requests, by who called what and how it went.", false, func(s *set, out *metrics.Series) {
+	{"istio_requests_total", "Requests, by who called what and how it went.", http, func(s *set, out *metrics.Series) {
 		out.Type, out.Number = metrics.CounterType, float64(s.duration.Count())
 	}},
-	{"istio_request_duration_milliseconds", "Time from the first byte of a request to the last of its response.", false, func(s *set, out *metrics.Series) {
+	{"istio_request_duration_milliseconds", "Time from the first byte of a request to the last of its response.", http, func(s *set, out *metrics.Series) {
 		out.Type, out.Histogram = metrics.HistogramType, s.duration
 	}},
-	{"istio_request_bytes", "Size of requests, head included.", false, func(s *set, out *metrics.Series) {
+	{"istio_request_bytes", "Size of requests, head included.", http, func(s *set, out *metrics.Series) {
 		out.Type, out.Histogram = metrics.HistogramType, s.received
 	}},
-	{"istio_response_bytes", "Size of responses, head included.", false, func(s *set, out *metrics.Series) {
+	{"istio_response_bytes", "Size of responses, head included.", http, func(s *set, out *metrics.Series) {
 		out.Type, out.Histogram = metrics.HistogramType, s.sent
 	}},
-	{"istio_tcp_connections_opened_total", "Opaque connections opened.", true, func(s *set, out *metrics.Series) {
+	{"istio_request_messages_total", "Messages of gRPC requests.", grpc, func(s *set, out *metrics.Series) {
+		out.Type, out.Counter = metrics.CounterType, &s.asked
+	}},
+	{"istio_response_messages_total", "Messages of gRPC responses.", grpc, func(s *set, out *metrics.Series) {
+		out.Type, out.Counter = metrics.CounterType, &s.told
+	}},
+	{"istio_tcp_connections_opened_total", "Opaque connections opened.", tcp, func(s *set, out *metrics.Series) {
 		out.Type, out.Counter = metrics.CounterType, &s.opened
 	}},
-	{"istio_tcp_connections_closed_total", "Opaque connections closed.", true, func(s *set, out *metrics.Series) {
+	{"istio_tcp_connections_closed_total", "Opaque connections closed.", tcp, func(s *set, out *metrics.Series) {
 		out.Type, out.Counter = metrics.CounterType, &s.closed
 	}},
-	{"istio_tcp_sent_bytes_total", "Bytes sent to clients of opaque connections.", true, func(s *set, out *metrics.Series) {
+	{"istio_tcp_sent_bytes_total", "Bytes sent to clients of opaque connections.", tcp, func(s *set, out *metrics.Series) {
 		out.Type, out.Counter = metrics.CounterType, &s.sentB
 	}},
-	{"istio_tcp_received_bytes_total", "Bytes received from clients of opaque connections.", true, func(s *set, out *metrics.Series) {
+	{"istio_tcp_received_bytes_total", "Bytes received from clients of opaque connections.", tcp, func(s *set, out *metrics.Series) {
 		out.Type, out.Counter = metrics.CounterType, &s.receivedB
 	}},
 }
@@ -53,7 +63,7 @@ func (m *Meter) Collect(f func(*metrics.Series)) {
 	m.mu.Unlock()
 	for i := range families {
 		for _, s := range sets {
-			if (s.protocol == TCP) != families[i].tcp {
+			if !families[i].has(s.protocol) {
 				continue
 			}
 			out := metrics.Series{Name: families[i].name, Help: families[i].help, Labels: s.labels}

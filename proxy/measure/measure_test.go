@@ -60,7 +60,7 @@ func TestNames(t *testing.T) {
 	m.Request(request(m.Source(info, w), to, at))
 	denied := request(m.Source(&peer.Info{How: peer.NONE}, nil), to, nil)
 	denied.Code, denied.Fault = 503, fault.ConnectFailed
-	denied.Exhausted, denied.Protocol, denied.GRPC = true, GRPC, 14
+	denied.Exhausted, denied.Protocol, denied.GRPC, denied.Asked = true, GRPC, 14, 3
 	m.Request(denied)
 	c := m.Open(m.Source(info, w), to, at)
 	c.Bytes(10, 100)

@@ -82,6 +82,9 @@ type set struct {
 	duration         *metrics.Histogram // in ns; nil for connections, as the next two
 	received, sent   *metrics.Histogram // in bytes
 
+	// Atomic; of gRPC.
+	asked, told metrics.Counter
+
 	// Atomic; of connections.
 	opened, closed   metrics.Counter
 	receivedB, sentB metrics.Counter
@@ -133,8 +136,10 @@ type Request struct {
 	Fault     fault.Kind // NoFault if there is none
 	Exhausted bool       // it was tried as often as the route grants
 	Duration  time.Duration
-	Received  int64 // bytes from the client, head included
-	Sent      int64 // bytes to the client, head included
+	Received  int64  // bytes from the client, head included
+	Sent      int64  // bytes to the client, head included
+	Asked     uint32 // messages of a gRPC request
+	Told      uint32 // and of its response
 }
 
 // Request counts one.
@@ -147,6 +152,10 @@ func (m *Meter) Request(r *Request) {
 	s.duration.Observe(int64(r.Duration))
 	s.received.Observe(r.Received)
 	s.sent.Observe(r.Sent)
+	if r.Protocol == GRPC {
+		s.asked.Add(uint64(r.Asked))
+		s.told.Add(uint64(r.Told))
+	}
 }
 
 // set finds the set of a kind.
