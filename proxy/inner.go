@@ -96,11 +96,10 @@ func (in *inner) data(t *turn.Turn, p []byte, end bool) hbone.TunnelHandler {
 	return in.to
 }
 
-// speaksTwo looks at the first bytes. PRI is the method of HTTP/2's preface and of
-// nothing else (RFC 9113, section 11.6): such a connection goes on as what it is.
+// speaksTwo looks at the first bytes: a connection of HTTP/2 goes on as what it is.
 func (in *inner) speaksTwo(t *turn.Turn, p []byte) bool {
 	in.began = len(p) > 0
-	if in.over || in.closing || !bytes.HasPrefix(p, prefaceMethod) {
+	if in.over || in.closing || !in.begins(p) {
 		return false
 	}
 	in.p.wheel.Stop(&in.timer)
@@ -111,6 +110,17 @@ func (in *inner) speaksTwo(t *turn.Turn, p []byte) bool {
 	in.to = newInner2(t, in.p, in.tun, bound{in.snap, in.svc}, in.verdict)
 	in.tun.Handle(in.to)
 	return true
+}
+
+// begins reports whether p begins HTTP/2. PRI is the method of its preface and of
+// nothing else (RFC 9113, section 11.6). Where HTTP/2 is declared, it is for that
+// engine to refuse what is neither.
+func (in *inner) begins(p []byte) bool {
+	if bytes.HasPrefix(p, prefaceMethod) {
+		return true
+	}
+	var first sniff.Detector
+	return in.verdict.Protocol == sniff.HTTP2 && first.Feed(p).Protocol > sniff.HTTP2
 }
 
 var prefaceMethod = []byte("PRI ")

@@ -170,11 +170,13 @@ func TestEitherHTTP(t *testing.T) {
 	})
 	t.Run("neither", func(t *testing.T) {
 		inFakeTime(t, rigOptions{doc: doc2("")}, speaks2(echo2), func(r *rig) {
-			c := &client2{client: r.open(serviceTwo), talker: newTalker(t)}
-			c.client.send("PRI * HTTP/1.1\r\nHost: two\r\n\r\n")
-			c.want("goaway 0 PROTOCOL_ERROR")
-			if !c.fin.Load() {
-				t.Error("the connection is not ended")
+			for _, text := range []string{"PRI * HTTP/1.1\r\nHost: two\r\n\r\n", "INVALID CONNECTION PREFACE\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"} {
+				c := &client2{client: r.open(serviceTwo), talker: newTalker(t)}
+				c.client.send(text)
+				c.want("goaway 0 PROTOCOL_ERROR")
+				if !c.fin.Load() {
+					t.Error("the connection is not ended")
+				}
 			}
 		})
 	})
