@@ -14,9 +14,9 @@
 //
 // # Concurrency
 //
-// An inner connection is a lane. Every event of it and of the exchange on it
-// runs with the lane held, in somebody's turn. The snapshot is an atomic
-// pointer that a connection pins.
+// An inner connection is a lane; of HTTP/2 each stream is one. Every event of it
+// and of the exchange on it runs with the lane held, in somebody's turn. The
+// snapshot is an atomic pointer that a connection pins.
 //
 // Start reading at openTunnel in tunnel.go, then the table at the top of
 // exchange.go.

@@ -6,7 +6,8 @@
 //
 // # Memory
 //
-// Picking allocates nothing; a call on an idle connection neither. A connection
+// Picking allocates nothing; a call on an idle connection neither, and one over
+// HTTP/2 only its stream. A connection
 // that is idle holds its codec and its tunnel and no buffer. What a CallHandler
 // is given are views that die when it returns, but for heads: they live in the
 // message that the handler provided.
@@ -15,7 +16,9 @@
 //
 // A Backend's membership is an immutable set behind an atomic pointer. An inner
 // connection is guarded by a lane: that of the exchange it serves, or its own
-// while idle. Pool locks are leaves.
+// while idle. An HTTP/2 connection is shared: each of its calls is guarded by the
+// lane of its exchange. Pool locks are leaves.
 //
-// Start reading at Backend.Pick, then Endpoint.Open.
+// Start reading at Backend.Pick, then Endpoint.Open; for HTTP/2
+// Endpoint.OpenHTTP2.
 package upstream
