@@ -105,7 +105,7 @@ type exchange struct {
 	state    state
 	stream   filters.Stream
 	req      message.Request
-	resp     message.Response
+	resp     *message.Response // from the first byte of one
 	route    *snapshot.Route
 	random   uint32            // chooses the weighted backend, the same on every look
 	attempts []filters.Attempt // all of them; the stream has those made while no Worker held it
@@ -130,7 +130,6 @@ type exchange struct {
 	failing bool          // an answer to a fault is being made; a second fault cuts
 	asked   messages      // of a gRPC request
 	told    messages      // and of its response
-	outcome Outcome       // what observers are shown
 	uses    uint32        // since the last request that was watched
 	reason  string        // why a filter replied, for the log
 	verdict sniff.Verdict // what the client's connection speaks, and how that is known
@@ -405,7 +404,11 @@ func (x *exchange) Notified(*turn.Turn) {
 	x.stream.Reset() // which empties the attempts too
 	x.attempts = x.stream.Attempts
 	x.req.Reset()
-	x.resp.Reset()
+	if x.resp != nil {
+		x.resp.Reset()
+		x.p.responses.Put(x.resp)
+		x.resp = nil
+	}
 	x.p.dropBody(&x.request)
 	x.response.drop()
 	p := x.p

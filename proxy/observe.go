@@ -96,7 +96,7 @@ func (x *exchange) observe(*turn.Turn) {
 	if f := x.stream.Fault; f != nil {
 		p.stats.Faults[f.Kind].Add(1)
 	}
-	o := &x.outcome // an observer is not known, so it would escape
+	o := p.outcomes.Get().(*Outcome) // an observer is not known, so it would escape
 	*o = Outcome{
 		Stream: &x.stream, Source: x.source, Service: x.svc, Route: x.route, Random: x.random, Verdict: x.verdict,
 		Status: x.response.status, GRPC: -1, Ours: x.response.ours, Reason: x.reason, Exhausted: x.exhausted(),
@@ -114,6 +114,7 @@ func (x *exchange) observe(*turn.Turn) {
 		p.Observe(o)
 	}
 	*o = Outcome{}
+	p.outcomes.Put(o)
 }
 
 // measure counts a request in the mesh's metrics.
@@ -149,6 +150,9 @@ func (x *exchange) speaksGRPC(o *Outcome) {
 		return
 	}
 	o.Protocol = measure.GRPC
+	if x.resp == nil {
+		return
+	}
 	status, ok := x.resp.Trailer.ValueOf(message.GRPCStatus)
 	if !ok {
 		status, ok = x.resp.Header.ValueOf(message.GRPCStatus)

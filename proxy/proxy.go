@@ -19,6 +19,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/http1"
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
+	"github.com/sandwich-mesh/sandwich/proxy/message"
 	"github.com/sandwich-mesh/sandwich/proxy/snapshot"
 	"github.com/sandwich-mesh/sandwich/proxy/sniff"
 )
@@ -90,6 +91,8 @@ type Proxy struct {
 	stats    Stats
 
 	exchanges sync.Pool
+	responses sync.Pool // messages, apart from the exchanges that wait for them
+	outcomes  sync.Pool
 	streams2  sync.Pool
 	replay    atomic.Int64 // request bytes kept for another attempt
 	snap      atomic.Pointer[snapshot.Snapshot]
@@ -159,6 +162,8 @@ func New(o Options) *Proxy {
 		p.Upgrades = []string{"websocket"}
 	}
 	p.exchanges.New = func() any { return new(exchange) }
+	p.responses.New = func() any { return new(message.Response) }
+	p.outcomes.New = func() any { return new(Outcome) }
 	p.streams2.New = func() any { return new(stream2) }
 	p.snap.Store(snapshot.Empty())
 	driven := wire.Options{Wheel: p.wheel, Tick: tickEvery, Loops: o.Loops}

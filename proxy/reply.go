@@ -33,7 +33,7 @@ func (x *exchange) reply(t *turn.Turn, r *filters.Reply) {
 
 // setResponse turns a Reply into the response head.
 func (x *exchange) setResponse(r *filters.Reply) {
-	x.resp.Reset()
+	x.NewResponse(nil).Reset()
 	if asksGRPC(&x.req) {
 		x.setStatus(r)
 		return

@@ -30,8 +30,15 @@ func (r *responseSide) drop() {
 	r.waits.drop()
 }
 
-// NewResponse lends the message for the next head.
-func (x *exchange) NewResponse(*turn.Turn) *message.Response { return &x.resp }
+// NewResponse lends the message for the next head. An exchange has none before: those
+// that wait for their responses are many, and a message that has just been used is
+// in the processor's caches.
+func (x *exchange) NewResponse(*turn.Turn) *message.Response {
+	if x.resp == nil {
+		x.resp = x.p.responses.Get().(*message.Response)
+	}
+	return x.resp
+}
 
 // Informational passes a 1xx head on, all but 100: that was ours to send.
 func (x *exchange) Informational(t *turn.Turn, r *message.Response) {
@@ -78,7 +85,7 @@ func (x *exchange) Head(t *turn.Turn, r *message.Response, end bool) {
 
 // startResponse runs the response phases on x.resp, last chain first.
 func (x *exchange) startResponse(t *turn.Turn) {
-	x.stream.Response = &x.resp
+	x.stream.Response = x.resp
 	ph, reply := serviceResponse, (*filters.Reply)(nil)
 	if x.route != nil {
 		ph, reply = routeResponse, x.responsePhase(x.route.Chain)
@@ -114,7 +121,7 @@ func (x *exchange) commit(t *turn.Turn) {
 		x.resp.Close = true
 	}
 	end := r.ended && len(r.local) == 0
-	if err := x.down.writeHead(t, &x.resp, end); err != nil {
+	if err := x.down.writeHead(t, x.resp, end); err != nil {
 		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
 		return
 	}

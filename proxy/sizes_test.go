@@ -14,7 +14,7 @@ func TestSizes(t *testing.T) {
 	}{
 		{"inner", unsafe.Sizeof(inner{}), 496},
 		{"opaque", unsafe.Sizeof(opaque{}), 656},
-		{"exchange", unsafe.Sizeof(exchange{}), 1736},
+		{"exchange", unsafe.Sizeof(exchange{}), 1440},
 		{"inner2", unsafe.Sizeof(inner2{}), 136},
 		{"stream2", unsafe.Sizeof(stream2{}), 184},
 	} {

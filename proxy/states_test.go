@@ -82,8 +82,9 @@ var fire = [events]struct {
 	evReady:         {"Ready", func(x *exchange, t *turn.Turn) { x.Ready(t) }},
 	evInformational: {"Informational", func(x *exchange, t *turn.Turn) { x.Informational(t, &message.Response{Status: 103}) }},
 	evResponseHead: {"Head", func(x *exchange, t *turn.Turn) {
-		x.resp.Status, x.resp.Length = 200, 10
-		x.Head(t, &x.resp, false)
+		r := x.NewResponse(nil)
+		r.Status, r.Length = 200, 10
+		x.Head(t, r, false)
 	}},
 	evResponseChunk: {"Chunk", func(x *exchange, t *turn.Turn) { x.Chunk(t, &message.Chunk{Data: []byte("x")}) }},
 	evFailed:        {"Failed", func(x *exchange, t *turn.Turn) { x.Failed(t, fault.Wrap(fault.UpstreamReset, fault.Upstream, nil)) }},
@@ -130,7 +131,8 @@ func inState(r *rig, s state) (*exchange, *deafDown, *deafCall) {
 		x.joined.JoinOpen(&tn, hbone.Detached{Tunnel: near}, hbone.Detached{Tunnel: far})
 	}
 	if s >= xResponding {
-		x.resp.Status, x.resp.Length = 200, 10
+		r := x.NewResponse(nil)
+		r.Status, r.Length = 200, 10
 	}
 	if s == xOver {
 		x.lane.Store(nil)

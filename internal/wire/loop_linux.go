@@ -206,13 +206,19 @@ var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
 
 func (l *loop) wake() { _, _ = unix.Write(l.event, one) } // full means that it is awake
 
-// run is the loop: wait, read for whoever is ready, do all that made possible,
-// flush.
+// run is the loop: wait, read for whoever is ready, do all that made possible, and
+// flush when nobody is ready any more or the turn has had its share.
 func (l *loop) run() {
 	since := time.Now()
 	for {
 		n := l.wait()
 		l.serve(n)
+		for !l.turn.Spent() {
+			if n, _ = unix.EpollWait(l.ep, l.events[:], 0); n <= 0 {
+				break
+			}
+			l.serve(n)
+		}
 		l.endTurn()
 		if l.quitting.Load() && l.conns.Load() == 0 {
 			return

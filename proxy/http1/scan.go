@@ -17,7 +17,7 @@ const (
 
 // headStep is how much of a read is copied into the arena at first. It doubles
 // while the head goes on, so a body behind a head is hardly copied with it.
-const headStep = 1 << 10
+const headStep = 512
 
 // A headReader reads a start line and fields, or only fields, in the arena of a
 // message. It decides line by line and only about whole lines, so that it does
