@@ -422,3 +422,25 @@ func TestPipeInFakeTime(t *testing.T) {
 		far.Close()
 	})
 }
+
+// What bytes made possible leaves before what the FIN behind them makes of it, even
+// if both are there at once.
+func TestEndBehindBytes(t *testing.T) {
+	each(t, func(t *testing.T, s setting) {
+		if s.tls {
+			return // there both may come in one record's read, hence in one turn
+		}
+		c, far, _ := s.pair(t, Options{})
+		e := newEngine()
+		e.onFeed = func(tn *turn.Turn, p []byte) error { c.Write(tn, p); return nil }
+		e.onEOF = func(tn *turn.Turn) bool { c.Abort(tn, 0); return true }
+		far.Write([]byte("hello"))
+		far.CloseWrite()
+		serve(c, e)
+		got := make([]byte, 10)
+		if n, err := io.ReadFull(far, got); string(got[:n]) != "hello" || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the peer reads %q, %v, want hello and a reset", got[:n], err)
+		}
+		e.wantServed(t)
+	})
+}

@@ -403,6 +403,7 @@ func (c *Conn) readSome() (over bool) {
 				c.breathe()
 			}
 		} else if err != errWouldBlock || c.salvaging {
+			c.endTurn() // what came before the end leaves before what the end makes of it
 			c.unread(err)
 			continue
 		}
