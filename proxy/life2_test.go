@@ -136,9 +136,10 @@ func TestStreamLimit(t *testing.T) {
 func TestPins2(t *testing.T) {
 	inFakeTime(t, rigOptions{doc: doc2("")}, speaks2(echo2), func(r *rig) {
 		c := r.open2(serviceTwo)
-		c.head(1, false, postHead("/old")...)
-		c.head(3, false, postHead("/old")...)
-		c.want("head 1 :status=200", "head 3 :status=200")
+		for _, id := range []uint32{1, 3} {
+			c.head(id, false, postHead("/old")...)
+			c.want(fmt.Sprintf("head %d :status=200", id))
+		}
 		old := r.p.Snapshot()
 		pinned := func(s *snapshot.Snapshot) bool {
 			if !s.Pin() {

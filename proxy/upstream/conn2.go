@@ -67,30 +67,24 @@ func (c *conn2) is(s connState) bool { return connState(c.state.Load()) == s }
 func (e *Endpoint) OpenHTTP2(t *turn.Turn, lane *turn.Lane, h CallHandler) (c Call, ready bool) {
 	e.active.Add(1)
 	k := e.newCall2(lane, h)
-	if k.attach(t, serving, crowd) {
-		return k, true
+	switch {
+	case k.attach(t, serving, crowd):
+	case k.attach(t, serving, maxStreams2):
+		e.grow2(t, runtime.GOMAXPROCS(0), nil)
+	case k.attach(t, opening, maxStreams2):
+	case !e.grow2(t, maxConns2, k):
+		k.failLater(t, fault.Overflow, errFull2)
 	}
-	e.grow2(t, runtime.GOMAXPROCS(0), true)
-	if k.attach(t, serving, maxStreams2) {
-		return k, true
-	}
-	if !k.attach(t, opening, maxStreams2) {
-		e.grow2(t, maxConns2, false)
-		if !k.attach(t, opening, maxStreams2) {
-			k.failLater(t, fault.Overflow, errFull2)
-		}
-	}
-	return k, false
+	return k, k.c != nil && !k.waits
 }
 
 var errFull2 = errors.New("all its connections are full")
 
 // attach takes a place on the first connection of a state that has one and fewer
-// calls than most. On one that is being opened the call waits.
+// calls than most. On one that is being opened, if it still is, the call waits.
 func (k *call2) attach(t *turn.Turn, state connState, most int) bool {
 	for _, c := range k.ep.all2() {
 		if c.is(state) && !c.leaving.Load() && c.take(t, k, most) {
-			k.reused = c.served.Add(1) > 1
 			return true
 		}
 	}
@@ -98,37 +92,52 @@ func (k *call2) attach(t *turn.Turn, state connState, most int) bool {
 }
 
 func (c *conn2) take(t *turn.Turn, k *call2, most int) bool {
-	if c.is(serving) {
-		if hbone.Draining(c.tun) {
-			// Its mesh connection is to end, and must not wait for more than the
-			// calls that it has.
-			c.retire(t)
-			return false
-		}
-		k.c = c
-		return c.h2.Reserve(most)
+	if !c.is(serving) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.is(opening) || !c.h2.Reserve(most) {
+	switch { // it may have been opened just now
+	case c.is(over):
+		return false
+	case c.is(serving) && hbone.Draining(c.tun):
+		// Its mesh connection is to end, and must not wait for more than the calls
+		// that it has.
+		c.retire(t)
+		return false
+	case !c.h2.Reserve(most):
 		return false
 	}
-	k.c, k.waits = c, true
-	c.waiting = append(c.waiting, k)
+	c.give(k)
 	return true
 }
 
-// grow2 opens one more connection, unless there are as many as most already, or
-// one is being opened and that is enough.
-func (e *Endpoint) grow2(t *turn.Turn, most int, enough bool) {
+// give gives a call the place that was reserved. While the connection is being
+// opened c.mu is held, and the call waits.
+func (c *conn2) give(k *call2) {
+	k.c = c
+	k.reused = c.served.Add(1) > 1
+	if c.is(opening) {
+		k.waits = true
+		c.waiting = append(c.waiting, k)
+	}
+}
+
+// grow2 opens one more connection, with a place for k from its birth on: it may be
+// over before anybody has looked. It reports false if there are as many as most
+// already, or if no call needs it and one is being opened.
+func (e *Endpoint) grow2(t *turn.Turn, most int, k *call2) bool {
 	c := &conn2{ep: e}
 	c.mu.Lock() // who finds it waits until it is set up; so does Opened
 	defer c.mu.Unlock()
-	if !e.put2(c, most, enough) {
-		return
+	if !e.put2(c, most, k == nil) {
+		return false
 	}
 	c.tun = e.pool.Open(t, e.dest, c)
 	c.h2 = h2.NewConn(c.tun, c, h2.Options{Client: true, MaxStreams: maxStreams2, Courteous: true})
+	if k != nil && c.h2.Reserve(maxStreams2) {
+		c.give(k)
+	}
+	return true
 }
 
 func (e *Endpoint) put2(c *conn2, most int, enough bool) bool {
