@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -649,5 +650,113 @@ func TestCall2Allocates(t *testing.T) {
 	}
 	if x.ended < 1000 {
 		t.Errorf("%d calls ended", x.ended)
+	}
+}
+
+// TestOpensJustNow: calls that begin while their connection comes to stand, or
+// fails to, all hear how it went.
+func TestOpensJustNow(t *testing.T) {
+	a := newApp(t)
+	var apps sync.WaitGroup
+	t.Cleanup(func() { a.l.Close(); apps.Wait() })
+	apps.Go(func() {
+		for {
+			nc, err := a.l.AcceptTCP()
+			if err != nil {
+				return
+			}
+			apps.Go(func() { obliging2(nc) })
+		}
+	})
+	down := newApp(t)
+	down.l.Close()
+	for _, row := range []struct {
+		at   netip.AddrPort
+		last string
+	}{{a.addr(), "end"}, {down.addr(), "failed"}} {
+		r := plainRig(t, row.at)
+		for range 150 {
+			r.b.SetEndpoints(nil)
+			r.b.SetEndpoints([]Address{{Addr: row.at}})
+			e := must(r.b.Pick(nil))
+			var all sync.WaitGroup
+			for range 4 {
+				all.Go(func() {
+					x := newCaller(t)
+					x.ask2(e)
+					for {
+						select {
+						case event := <-x.events:
+							if event == row.last {
+								if row.last == "failed" && x.fault.Kind != fault.ConnectFailed {
+									t.Errorf("got %v", x.fault)
+								}
+								return
+							}
+						case <-time.After(patience):
+							t.Error("a call heard nothing")
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+		}
+	}
+}
+
+// obliging2 answers every call.
+func obliging2(nc *net.TCPConn) {
+	defer nc.Close()
+	preface := make([]byte, len(http2.ClientPreface))
+	if _, err := io.ReadFull(nc, preface); err != nil {
+		return
+	}
+	k := newApp2(nc, nc)
+	k.fr.WriteSettings()
+	for {
+		f := k.next()
+		var id uint32
+		if f == "closed" {
+			return
+		}
+		if n, _ := fmt.Sscanf(f, "head %d", &id); n == 1 {
+			k.hello(id)
+		}
+	}
+}
+
+// TestOpenedMeanwhile: a call that finds a connection being opened, and is not
+// quick enough to wait for it, has it at once.
+func TestOpenedMeanwhile(t *testing.T) {
+	b := newBackend(LeastRequest, members(1))
+	e := b.Endpoints()[0]
+	for range 20 {
+		c := &conn2{ep: e, tun: sinkTunnel{}}
+		c.h2 = h2.NewConn(c.tun, c, h2.Options{Client: true})
+		e.conns2 = []*conn2{c}
+		x := &quietCaller{}
+		answer := make(chan bool)
+		c.mu.Lock()
+		go func() {
+			var tn turn.Turn
+			x.Lock()
+			call, ready := e.OpenHTTP2(&tn, &x.Lane, x)
+			call.Cancel(&tn)
+			x.Unlock()
+			tn.End()
+			answer <- ready
+		}()
+		for range 1000 { // until it waits for mu, most probably
+			runtime.Gosched()
+		}
+		var tn turn.Turn
+		c.h2.Start(&tn)
+		c.state.Store(uint32(serving))
+		c.mu.Unlock()
+		tn.End()
+		if !<-answer {
+			t.Fatal("the call waits for a connection that is open")
+		}
 	}
 }
