@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"regexp"
 	"testing"
 
@@ -23,6 +24,16 @@ func TestIdentify(t *testing.T) {
 	r.Header.Add("X-Request-ID", "mine")
 	if identify(&r); r.Header.Len() != 1 || r.Header.Get("x-request-id") != "mine" {
 		t.Errorf("a client's own id was not kept: %q", r.Header.Get("x-request-id"))
+	}
+}
+
+// The digits against the library's.
+func TestHex(t *testing.T) {
+	for v := uint64(0); v < 1<<32; v += 0x1234_567 {
+		var got [8]byte
+		if hex(got[:], uint32(v)); string(got[:]) != fmt.Sprintf("%08x", v) {
+			t.Fatalf("%x is written %q", v, got)
+		}
 	}
 }
 

@@ -140,6 +140,21 @@ func (h *Header) Add(name, value string) bool { return add(h, name, value) }
 //go:noinline
 func (h *Header) AddBytes(name, value []byte) bool { return add(h, name, value) }
 
+// AddKnown appends a field whose name has an id and whose value is known to be one;
+// the bytes are copied.
+func (h *Header) AddKnown(known Known, value []byte) {
+	name := known.Name()
+	off, ok := h.place(len(name) + len(value) + 4)
+	if !ok {
+		return
+	}
+	h.arena = append(h.arena, name...)
+	h.arena = append(h.arena, ": "...)
+	h.arena = append(h.arena, value...)
+	h.arena = append(h.arena, "\r\n"...)
+	h.Push(Span{off, uint32(len(name))}, Span{off + uint32(len(name)) + 2, uint32(len(value))}, known, true)
+}
+
 // Del removes every field of that name.
 func (h *Header) Del(name string) { del(h, 0, LookupString(name), name) }
 
