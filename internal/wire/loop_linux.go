@@ -20,9 +20,9 @@ import (
 const (
 	// maxEvents is how many ready connections one look brings.
 	maxEvents = 128
-	// yieldAfter is how long a loop that always finds work keeps its processor
-	// from other goroutines.
-	yieldAfter = time.Millisecond
+	// yieldAfter is how many looks a loop that always finds work takes before it
+	// lets other goroutines run.
+	yieldAfter = 32
 	// wakeSlot is where a loop's own eventfd stands in its events.
 	wakeSlot = -1
 )
@@ -209,8 +209,7 @@ func (l *loop) wake() { _, _ = unix.Write(l.event, one) } // full means that it 
 // run is the loop: wait, read for whoever is ready, do all that made possible, and
 // flush when nobody is ready any more or the turn has had its share.
 func (l *loop) run() {
-	since := time.Now()
-	for {
+	for looks := 1; ; looks++ {
 		n := l.wait()
 		l.serve(n)
 		for !l.turn.Spent() {
@@ -219,13 +218,13 @@ func (l *loop) run() {
 			}
 			l.serve(n)
 		}
+		spent := l.turn.Spent()
 		l.endTurn()
 		if l.quitting.Load() && l.conns.Load() == 0 {
 			return
 		}
-		if now := time.Now(); now.Sub(since) > yieldAfter {
+		if spent || looks%yieldAfter == 0 {
 			runtime.Gosched()
-			since = now
 		}
 	}
 }
