@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -34,13 +33,11 @@ func server() *Server {
 				if q.Get("bad") != "" {
 					return errors.New("no")
 				}
-				for i := 0; ; i++ {
-					if err := emit(fmt.Appendln(nil, i)); err != nil || q.Get("f") == "" {
-						return err
-					}
-					<-ctx.Done()
-					return nil
+				if err := emit([]byte("0\n")); err != nil || q.Get("f") == "" {
+					return err
 				}
+				<-ctx.Done()
+				return nil
 			}},
 		},
 		Actions: []Action{{Path: "/act", About: "acts", Do: func(q url.Values) (string, error) {

@@ -101,10 +101,11 @@ func TestSources(t *testing.T) {
 		"by itself":         {told, nil, Source{"d", "s", "r", "web", info.ID.String(), "s", "r", "c", 0, true}},
 		"nobody":            {&peer.Info{}, nil, Source{"unknown", "unknown", "latest", "unknown", "unknown", "unknown", "unknown", "unknown", 0, false}},
 	} {
-		if got := m.Source(tc.peer, tc.at); *got != tc.want {
+		got := m.Source(tc.peer, tc.at)
+		if *got != tc.want {
 			t.Errorf("%s: got %+v, want %+v", name, *got, tc.want)
 		}
-		if m.Source(tc.peer, tc.at) != m.Source(tc.peer, tc.at) {
+		if again := m.Source(tc.peer, tc.at); again != got {
 			t.Errorf("%s: not interned", name)
 		}
 	}
