@@ -9,7 +9,7 @@
 // # Memory
 //
 // Reading copies a head once, into its message's arena. Writing allocates
-// nothing for heads of up to 40 fields. Body bytes are not kept.
+// nothing for heads of up to 24 fields. Body bytes are not kept.
 //
 // # Concurrency
 //

@@ -83,7 +83,7 @@ func (w *bodyWriter) trailer(t *turn.Turn, s *h2.Stream, h *message.Header) bool
 // A fieldRoom is where the fields of a usual head are put together: on the
 // writer's stack. They are passed and returned, and not kept in a struct together
 // with what they refer to, or all of it would escape.
-type fieldRoom [40]h2.Field
+type fieldRoom [24]h2.Field
 
 // A scratch is memory for what is not in a message as it is to be sent. It is kept
 // from head to head.
