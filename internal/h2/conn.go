@@ -133,11 +133,10 @@ type Conn struct {
 	mu sync.Mutex
 
 	// Guarded by mu: the streams.
-	streams   map[uint32]*Stream
-	recent    [64]*Stream // some of streams
-	nextID    uint32      // the next stream that this client opens
-	maxPeerID uint32      // the highest stream that the peer opened
-	reserved  int         // places for streams that are to be opened
+	streams   streamTable
+	nextID    uint32 // the next stream that this client opens
+	maxPeerID uint32 // the highest stream that the peer opened
+	reserved  int    // places for streams that are to be opened
 	gone      goneStreams
 
 	// Guarded by mu: sending.
@@ -189,7 +188,6 @@ func NewConn(sink turn.Sink, h ConnHandler, o Options) *Conn {
 		sink:     sink,
 		h:        h,
 		o:        o,
-		streams:  make(map[uint32]*Stream),
 		nextID:   1,
 		sendWin:  defaultWindow,
 		recvWin:  int64(o.ConnWindow),
@@ -221,7 +219,7 @@ func (c *Conn) Start(t *turn.Turn) {
 func (c *Conn) Streams() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.streams)
+	return c.streams.n
 }
 
 // Room returns how many more streams Open can make now.
@@ -254,7 +252,7 @@ func (c *Conn) Left(t *turn.Turn) {
 func (c *Conn) Notified(t *turn.Turn) {
 	c.mu.Lock()
 	c.noted = false
-	idle := c.dueIdle && len(c.streams) == 0
+	idle := c.dueIdle && c.streams.n == 0
 	c.dueIdle = false
 	c.mu.Unlock()
 	if idle {

@@ -80,7 +80,7 @@ func (c *Conn) Done() bool {
 }
 
 func (c *Conn) done() bool {
-	return c.end.err != nil || len(c.streams) == 0 && (c.end.final || c.o.Client && c.end.got)
+	return c.end.err != nil || c.streams.n == 0 && (c.end.final || c.o.Client && c.end.got)
 }
 
 // maybeDone closes the transport behind what is still to be sent when nothing
@@ -122,7 +122,7 @@ func (c *Conn) fail(t *turn.Turn, err error) {
 }
 
 func (c *Conn) closeStreams(t *turn.Turn, err error) {
-	for _, s := range c.streams {
+	for s := range c.streams.all() {
 		c.finish(t, s, err)
 	}
 }
@@ -172,12 +172,12 @@ func (c *Conn) handleGoAway(t *turn.Turn, p []byte) error {
 	err := c.chargeAnswer(costSettings)
 	c.end.got, c.end.gotLast, c.end.gotCode, c.end.gotDebug = true, last, code, debug
 	if c.o.Client {
-		for id, s := range c.streams {
-			if id > last {
+		for s := range c.streams.all() {
+			if s.id > last {
 				c.finish(t, s, &GoAwayError{Code: code, Unprocessed: true, Debug: debug})
 			}
 		}
-		if len(c.streams) == 0 {
+		if c.streams.n == 0 {
 			c.maybeDone(t)
 		}
 	}

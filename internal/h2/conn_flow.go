@@ -55,7 +55,7 @@ func (c *Conn) handleWindowUpdate(t *turn.Turn, id, n uint32) error {
 		}
 		return nil
 	}
-	s := c.stream(id)
+	s := c.streams.get(id)
 	if s == nil {
 		return c.absent(t, frame{typ: frameWindowUpdate, id: id})
 	}

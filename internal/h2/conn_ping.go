@@ -99,7 +99,7 @@ func (c *Conn) Tick(t *turn.Turn) {
 
 // mayPing reports whether the peer bears a PING. c.mu is held.
 func (c *Conn) mayPing(now time.Time) bool {
-	return !c.o.Courteous || len(c.streams) > 0 && (c.ping.asked.IsZero() || now.Sub(c.ping.asked) >= pingSeldom)
+	return !c.o.Courteous || c.streams.n > 0 && (c.ping.asked.IsZero() || now.Sub(c.ping.asked) >= pingSeldom)
 }
 
 // tickClosing gives the peer a moment to take what was sent and to close.

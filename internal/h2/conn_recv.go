@@ -394,7 +394,7 @@ func (c *Conn) dataStream(t *turn.Turn, f frame, n int) (*Stream, error) {
 	} else {
 		c.rate.empty = 0
 	}
-	s := c.stream(f.id)
+	s := c.streams.get(f.id)
 	if s == nil {
 		return nil, c.absent(t, f)
 	}

@@ -97,7 +97,7 @@ func (c *Conn) settingsAcked() error {
 	c.acked = true
 	if d := c.o.StreamWindow - c.recvInit; d < 0 {
 		c.recvInit = c.o.StreamWindow
-		for _, s := range c.streams {
+		for s := range c.streams.all() {
 			s.recvWin += d
 		}
 	}
@@ -141,7 +141,7 @@ func (c *Conn) peerWindow(t *turn.Turn, v uint32) error {
 		return nil
 	}
 	c.peer.window = int64(v)
-	for _, s := range c.streams {
+	for s := range c.streams.all() {
 		if s.sendWin += d; s.sendWin > maxWindow {
 			return &ConnError{Code: CodeFlowControl, Reason: "stream's window beyond 2^31-1"}
 		}

@@ -50,27 +50,12 @@ func has(ids []uint32, id uint32) bool {
 	return false
 }
 
-// stream returns the open stream of that number, or nil. Frames come for few
-// streams again and again, so the places of the latest are remembered:
-// BenchmarkBatch 87 → 77 ns. c.mu is held.
-func (c *Conn) stream(id uint32) *Stream {
-	at := &c.recent[id/2%uint32(len(c.recent))]
-	if s := *at; s != nil && s.id == id {
-		return s
-	}
-	s := c.streams[id]
-	if s != nil {
-		*at = s
-	}
-	return s
-}
-
 // room is how many streams Open can make. c.mu is held.
 func (c *Conn) room() int {
 	if !c.o.Client || c.end.err != nil || c.end.sent || c.end.got || c.nextID > maxStreamID {
 		return 0
 	}
-	return max(0, int(min(c.peer.streams, c.o.MaxStreams))-len(c.streams)-c.reserved)
+	return max(0, int(min(c.peer.streams, c.o.MaxStreams))-c.streams.n-c.reserved)
 }
 
 // Reserve keeps a place for a stream, unless most are taken already, and reports
@@ -79,7 +64,7 @@ func (c *Conn) room() int {
 func (c *Conn) Reserve(most int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.room() == 0 || len(c.streams)+c.reserved >= most {
+	if c.room() == 0 || c.streams.n+c.reserved >= most {
 		return false
 	}
 	c.reserved++
@@ -97,7 +82,7 @@ func (c *Conn) Unreserve() {
 func (c *Conn) Unused() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.streams)+c.reserved == 0
+	return c.streams.n+c.reserved == 0
 }
 
 // OpenReserved is Open for a place that was reserved. It can still fail, if the
@@ -145,7 +130,7 @@ func (c *Conn) open(t *turn.Turn, h StreamHandler, fields []Field, end bool) (*S
 
 func (c *Conn) newStream(id uint32) *Stream {
 	s := &Stream{c: c, id: id, sendWin: c.peer.window, recvWin: c.recvInit, length: -1, born: c.ticks}
-	c.streams[id] = s
+	c.streams.put(s)
 	c.stats.StreamsOpened++
 	c.rate.opened++
 	return s
@@ -154,7 +139,7 @@ func (c *Conn) newStream(id uint32) *Stream {
 // takeHead takes the head that has just been decoded to its stream.
 func (c *Conn) takeHead(t *turn.Turn, id uint32, end bool) error {
 	c.mu.Lock()
-	s := c.streams[id]
+	s := c.streams.get(id)
 	if s == nil {
 		s, err := c.openRemote(t, id, end)
 		if s != nil {
@@ -237,7 +222,7 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 		reason = "content does not have the length announced"
 	}
 	switch {
-	case len(c.streams) >= int(c.o.MaxStreams):
+	case c.streams.n >= int(c.o.MaxStreams):
 		c.stats.StreamsRefused++
 		return nil, c.refuse(t, id, CodeRefusedStream)
 	case h.tooLarge:
@@ -321,10 +306,7 @@ func (c *Conn) maybeFinish(t *turn.Turn, s *Stream) {
 // finish takes a stream out of the table and tells its handler. c.mu is held.
 func (c *Conn) finish(t *turn.Turn, s *Stream, err error) {
 	s.closed, s.err = true, err
-	delete(c.streams, s.id)
-	if at := &c.recent[s.id/2%uint32(len(c.recent))]; *at == s {
-		*at = nil
-	}
+	c.streams.remove(s)
 	c.ring.remove(s)
 	c.unwatch(s)
 	if c.tail == s {
@@ -337,7 +319,7 @@ func (c *Conn) finish(t *turn.Turn, s *Stream, err error) {
 	}
 	s.last, s.trailers, s.queued = nil, nil, 0
 	s.notify(t)
-	if len(c.streams) == 0 {
+	if c.streams.n == 0 {
 		c.spare, c.spares = nil, 0
 		c.dueIdle = true
 		c.notify(t)
@@ -377,7 +359,7 @@ func (c *Conn) handleReset(t *turn.Turn, id, code uint32) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stats.ResetsIn++
-	s := c.streams[id]
+	s := c.streams.get(id)
 	if s == nil {
 		return c.absent(t, frame{typ: frameRSTStream, id: id})
 	}
@@ -412,7 +394,7 @@ func (c *Conn) handlePriority(t *turn.Turn, f frame, p []byte) error {
 	if reason == "" {
 		return c.charge(costPriority)
 	}
-	if s := c.streams[f.id]; s != nil {
+	if s := c.streams.get(f.id); s != nil {
 		return c.streamError(t, s, code, reason)
 	}
 	// There is no stream to reset, and an idle one must not be.

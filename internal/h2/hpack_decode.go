@@ -25,10 +25,19 @@ type decoder struct {
 	quiet bool   // over the limits: only the table is kept in step
 }
 
+// staticJudged is what the fields of the static table are; never written.
+var staticJudged = func() (all [len(static)]span) {
+	for i := 1; i < len(static); i++ {
+		all[i].kind, all[i].bad = judge([]byte(static[i][0]), []byte(static[i][1]))
+	}
+	return all
+}()
+
 // A span is a field in a decoder's bytes.
 type span struct {
 	at, name, value uint32 // where it begins, and two lengths
-	bad             string // the first objection to its form
+	bad             string // the objection to its form
+	kind            kind
 	sensitive       bool
 }
 
@@ -114,7 +123,7 @@ func (d *decoder) indexed(i uint64) error {
 		return errIndex
 	case i < uint64(len(static)):
 		f := &static[i]
-		s.name, s.value = uint32(len(f[0])), uint32(len(f[1]))
+		s.name, s.value, s.kind, s.bad = uint32(len(f[0])), uint32(len(f[1])), staticJudged[i].kind, staticJudged[i].bad
 		if !d.quiet {
 			d.bytes = append(append(buf.Grow(d.bytes, len(f[0])+len(f[1])), f[0]...), f[1]...)
 		}
@@ -123,7 +132,7 @@ func (d *decoder) indexed(i uint64) error {
 		if e == nil {
 			return errIndex
 		}
-		s.name, s.value, s.bad = uint32(e.name), uint32(len(e.bytes)-e.name), e.bad
+		s.name, s.value, s.kind, s.bad = uint32(e.name), uint32(len(e.bytes)-e.name), e.kind, e.bad
 		if !d.quiet {
 			d.bytes = buf.Append(d.bytes, e.bytes)
 		}
@@ -160,7 +169,7 @@ func (d *decoder) literal(p []byte, bits int) (n int, err error) {
 		return 0, err
 	}
 	s.value = uint32(len(d.bytes)) - s.at - s.name
-	s.bad = badForm(d.name(&s), d.value(&s))
+	s.kind, s.bad = judge(d.name(&s), d.value(&s))
 	d.push(s)
 	return n + k, nil
 }
@@ -174,7 +183,7 @@ func (d *decoder) push(s span) {
 func (d *decoder) insert() {
 	s := &d.spans[len(d.spans)-1]
 	if e := d.add(d.name(s), d.value(s)); e != nil {
-		e.bad = s.bad
+		e.kind, e.bad = s.kind, s.bad
 	}
 }
 

@@ -48,11 +48,12 @@ func (e *encoder) setLimit(v uint32) {
 }
 
 // appendLimit appends what the peer must hear of changed limits before the next
-// field (section 4.2).
+// field (section 4.2). If one was lower for a while, the table is emptied: x/net
+// takes a second update for an error unless nothing is left behind the first.
 func (e *encoder) appendLimit(b []byte) []byte {
 	if e.lowest < e.limit {
-		b = appendInt(b, 0x20, 5, uint64(e.lowest))
-		e.setMax(e.lowest)
+		b = appendInt(b, 0x20, 5, 0)
+		e.setMax(0)
 	}
 	b = appendInt(b, 0x20, 5, uint64(e.limit))
 	e.setMax(e.limit)
@@ -65,7 +66,7 @@ const fieldRoom = 16
 
 // appendField appends a field; b has room for it.
 func (e *encoder) appendField(b []byte, f *Field) []byte {
-	name := hashOf(f.Name)
+	name := hashName(f.Name)
 	if f.Sensitive {
 		return appendLiteral(b, 0x10, 4, staticNames.name(name, f.Name), f)
 	}
