@@ -112,7 +112,7 @@ func TestSegments(t *testing.T) {
 var (
 	requestLine = regexp.MustCompile("^(?:\r\n)?[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\x00-\x20\x7f]+ HTTP/1[.]")
 	lineSoFar   = regexp.MustCompile("^(?:\r?|(?:\r\n)?(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: (?:[^\x00-\x20\x7f]+(?: (?:H(?:T(?:T(?:P(?:/(?:1[.]?)?)?)?)?)?)?)?)?)?)?)$")
-	helloSoFar  = regexp.MustCompile("^(?:\x16(?:\x03(?:[\x00-\x04](?:.(?:.(?:\x01)?)?)?)?)?)?$")
+	helloSoFar  = regexp.MustCompile("(?s)^(?:\x16(?:\x03(?:[\x00-\x04](?:.(?:.(?:\x01)?)?)?)?)?)?$")
 )
 
 // slowly is a twin of the Detector that reads its rules off: the longest prefix
@@ -152,9 +152,7 @@ func sane(p []byte) bool {
 func latin(p []byte) string {
 	r := make([]rune, len(p))
 	for i, c := range p {
-		if r[i] = rune(c); c == '\n' && i != 1 {
-			r[i] = 0
-		}
+		r[i] = rune(c)
 	}
 	return string(r)
 }
