@@ -206,18 +206,12 @@ var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
 
 func (l *loop) wake() { _, _ = unix.Write(l.event, one) } // full means that it is awake
 
-// run is the loop: wait, read for whoever is ready, do all that made possible, and
-// flush when nobody is ready any more or the turn has had its share.
+// run is the loop: wait, read for whoever is ready, do all that made possible,
+// flush. To look again before the flush makes larger batches and lets the far sides
+// idle meanwhile: it cost more at 32 streams than it saved at 256.
 func (l *loop) run() {
 	for looks := 1; ; looks++ {
-		n := l.wait()
-		l.serve(n)
-		for !l.turn.Spent() {
-			if n, _ = unix.EpollWait(l.ep, l.events[:], 0); n <= 0 {
-				break
-			}
-			l.serve(n)
-		}
+		l.serve(l.wait())
 		spent := l.turn.Spent()
 		l.endTurn()
 		if l.quitting.Load() && l.conns.Load() == 0 {
