@@ -25,7 +25,7 @@ type Costs struct {
 
 // A round's time is cut into slices, so that what disturbs the machine for some
 // tenths of a second meets every variant: with whole rounds side by side the
-// ratio of a relay to itself spread from 0.8 to 1.2, with slices SPREAD.
+// ratio of a relay to itself spread from 0.8 to 1.2, with slices from 0.95 to 1.01.
 const (
 	slice     = 100 * time.Millisecond
 	sliceWarm = 30 * time.Millisecond
