@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sandwich-mesh/sandwich/bench/peers"
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
 	"github.com/sandwich-mesh/sandwich/internal/needs"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
@@ -103,7 +104,7 @@ func TestHAProxyRuns(t *testing.T) {
 	needs.Program(t, "haproxy")
 	r := newRig(t)
 	echo := startPart(t, r, "echo", PartOptions{})
-	ha, err := r.haproxy(t.Context(), echo.Addr)
+	ha, err := r.Peer(t.Context(), peers.HAProxy(), peers.Place{Application: echo.Addr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +312,10 @@ func TestVerdicts(t *testing.T) {
 		{"not a number", Bar{Name: "b", Most: 1}, func(f Figures) error { f["b"] = fig(math.NaN())["b"]; return nil }, Fail, "NaN"},
 		{"error", Bar{Name: "b", Most: 1}, func(Figures) error { return errors.New("it broke") }, Fail, "it broke"},
 		{"error after a figure", Bar{Name: "b", Most: 1}, func(f Figures) error { f["b"] = fig(0)["b"]; return errors.New("it broke") }, Fail, "it broke"},
-		{"missing", Bar{Name: "b", Most: 1}, func(f Figures) error { f["b"] = Figure{Missing: fmt.Errorf("haproxy %w", errMissing)}; return nil }, Skipped, "haproxy is not installed"},
+		{"missing", Bar{Name: "b", Most: 1}, func(f Figures) error {
+			f["b"] = Figure{Missing: fmt.Errorf("haproxy %w", peers.ErrMissing)}
+			return nil
+		}, Skipped, "haproxy is not installed"},
 		{"no figure", Bar{Name: "b", Most: 1}, func(Figures) error { return nil }, Fail, "no figure"},
 	} {
 		s := Scenario{Bars: []Bar{tc.bar}, Run: func(_ context.Context, _ *Rig, f Figures) error { return tc.run(f) }}

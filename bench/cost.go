@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/sandwich-mesh/sandwich/bench/peers"
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
 )
 
@@ -81,9 +82,9 @@ func proxyCost() Scenario {
 			}
 			plan := proxyPlan(small(32))
 			vs := []Variant{{"waypoint", way.proxy, plan}, {"byte-relay", rel, plan}, {"goroutines", without.proxy, plan}}
-			ha, err := r.haproxy(ctx, echo.Addr)
+			ha, err := r.Peer(ctx, peers.HAProxy(), peers.Place{Application: echo.Addr})
 			switch {
-			case errors.Is(err, errMissing):
+			case errors.Is(err, peers.ErrMissing):
 				f[vsHAProxy] = Figure{Missing: err}
 			case err != nil:
 				return err

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"path"
 
 	"github.com/sandwich-mesh/sandwich/bench/relay"
+	"github.com/sandwich-mesh/sandwich/bench/stock"
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
 )
 
@@ -20,8 +22,10 @@ type part func(ctx context.Context, l net.Listener, o PartOptions) error
 
 // PartOptions tell a part what to do; they cross process borders as JSON.
 type PartOptions struct {
-	To    string        `json:",omitempty"` // where relays connect to
-	Certs traffic.Certs `json:",omitzero"`  // of parts that speak TLS
+	To      string        `json:",omitempty"` // where relays connect to
+	Certs   traffic.Certs `json:",omitzero"`  // of parts that speak TLS
+	Calls   bool          `json:",omitempty"` // gRPC goes through it
+	Metrics string        `json:",omitempty"` // where it serves metrics
 }
 
 var parts = map[string]part{
@@ -52,6 +56,42 @@ var parts = map[string]part{
 		}
 		return relay.TLS(l, o.To, server, client)
 	},
+	"stock-proxy": func(_ context.Context, l net.Listener, o PartOptions) error {
+		if err := serveMetrics(o.Metrics); err != nil {
+			return err
+		}
+		return stock.New(stock.Options{Service: vip, Prefix: routePrefix, Application: o.To}).ServePROXY(l)
+	},
+	"stock-hbone": func(_ context.Context, l net.Listener, o PartOptions) error {
+		if err := serveMetrics(o.Metrics); err != nil {
+			return err
+		}
+		server, client, err := o.Certs.TLS()
+		if err != nil {
+			return err
+		}
+		so := stock.Options{Service: vip, Prefix: routePrefix, Application: application, Tunnel: o.To, Calls: o.Calls, Server: server, Client: client}
+		if o.Calls {
+			so.Prefix = path.Dir(traffic.Method)
+		}
+		return stock.New(so).ServeHBONE(l)
+	},
+}
+
+// routePrefix begins the paths that all proxies route.
+const routePrefix = "/api"
+
+// serveMetrics lets addr be scraped, if there is one.
+func serveMetrics(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	go stock.ServeMetrics(l)
+	return nil
 }
 
 // Part runs a part: "load", which reads a plan and prints results, "inside",

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -190,18 +189,6 @@ func freeAddr() (string, error) {
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
-}
-
-// errMissing says that a program a comparison needs is not installed.
-var errMissing = errors.New("is not installed")
-
-func lookProgram(name string) (string, error) {
-	for _, dir := range []string{"", "/usr/sbin/", "/usr/local/sbin/", "/opt/homebrew/bin/"} {
-		if path, err := exec.LookPath(dir + name); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s %w", name, errMissing)
 }
 
 // Build builds a program of the module at root.

@@ -117,7 +117,7 @@ var controls = []struct {
 	{"root code", "floors", "x.go", docOf("x"), ". has no floor"},
 	{"source sees the engine", "sources", "internal/filesource/x.go", "package filesource\n\nimport _ \"" + ours + "hbone\"\n", "a source sees floor 0 only"},
 	{"wrong door", "doors", "proxy/x.go", "package proxy\n\nimport _ \"net/http\"\n", "net/http, which is for"},
-	{"door of a door", "doors", "proxy/x.go", "package proxy\n\nimport _ \"golang.org/x/net/http2/hpack\"\n", "which is for \"internal/h2\" only"},
+	{"door of a door", "doors", "proxy/x.go", "package proxy\n\nimport _ \"golang.org/x/net/http2/hpack\"\n", "which is for \"internal/h2 bench/stock\" only"},
 	{"no door", "doors", "proxy/x.go", "package proxy\n\nimport _ \"example.org/x\"\n", "has no door"},
 	{"unsafe", "doors", "proxy/x.go", "package proxy\n\nimport _ \"unsafe\"\n", "unsafe, which is for"},
 	{"test support in code", "doors", "proxy/x.go", "package proxy\n\nimport _ \"" + ours + "internal/testnet\"\n", "for tests only"},
