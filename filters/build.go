@@ -48,6 +48,7 @@ type Env struct {
 	Shared   *refpool.Pool
 	Metrics  *metrics.Registry
 	Backend  func(name string) (Backend, error) // nil: there are none
+	Warming  *Warming                           // nil: nobody waits
 }
 
 // A Builder puts one chain together: Add in order, then Chain or Discard.

@@ -63,6 +63,7 @@ var counters = []figure{
 		}
 		return p.Certificates.Stats().Problems.Load()
 	}},
+	{"waypoint_warm_ups_unfinished_total", "What filters asked to wait for and this proxy became ready without.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Cold })},
 	{"waypoint_documents_total", "Documents applied.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Documents })},
 }
 
@@ -77,6 +78,7 @@ var gauges = []figure{
 	{"waypoint_workers_queued", "Filters that wait for a goroutine to work on.", func(p *Proxy) int64 { return p.workers.queued.Load() }},
 	{"waypoint_replay_bytes", "Request bytes kept for another attempt.", func(p *Proxy) int64 { return p.replay.Load() }},
 	{"waypoint_buffers_lent", "Buffers in use.", func(*Proxy) int64 { return buf.Outstanding() }},
+	{"waypoint_warming_up", "What filters ask to wait for, and is not finished.", func(p *Proxy) int64 { return int64(len(p.env.Warming.Pending())) }},
 	{"waypoint_draining", "1 while this proxy shuts down.", func(p *Proxy) int64 {
 		if p.draining.Load() {
 			return 1

@@ -32,6 +32,7 @@ func (p *Proxy) Serve(ctx context.Context, l Listeners) error {
 	run(p.serveHBONE, l.HBONE)
 	run(p.serveProxyProto, l.Proxy)
 	run(p.server.ServePlain, l.Plain)
+	p.listening.Store(true)
 	<-ctx.Done()
 	for _, list := range [][]net.Listener{l.HBONE, l.Proxy, l.Plain} {
 		for _, one := range list {

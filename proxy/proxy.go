@@ -61,6 +61,10 @@ type Options struct {
 	// "websocket" alone, as in Istio.
 	Upgrades []string
 
+	// WarmUp is how long all that filters ask to wait for may keep this proxy from
+	// being ready; 0 means DefaultWarmUp, less than 0 not at all.
+	WarmUp time.Duration
+
 	// Guard adds filters to every service's chain.
 	Guard func(b *filters.Builder, service string) error
 	// Dial replaces the dialler towards endpoints and their node tunnels.
@@ -73,6 +77,8 @@ type Options struct {
 	ObserveConn func(*ConnOutcome)
 	// OnFault hears of each connection that was refused or broke a rule.
 	OnFault func(remote net.Addr, err error)
+	// OnCold hears, once at most, what this proxy became ready without.
+	OnCold func(error)
 	// OnPanic is told of each panic that was caught.
 	OnPanic func(error)
 }
@@ -96,10 +102,15 @@ type Proxy struct {
 	streams2  sync.Pool
 	replay    atomic.Int64 // request bytes kept for another attempt
 	snap      atomic.Pointer[snapshot.Snapshot]
+	listening atomic.Bool
+	leaving   atomic.Bool // not ready any more, and serving all the same
 	draining  atomic.Bool
+	warm      atomic.Bool // filters are waited for no more
 	cutting   atomic.Bool // Shutdown waits no longer
 	stop      chan struct{}
 	stopped   sync.Once
+
+	firstApply atomic.Pointer[time.Time]
 
 	applying sync.Mutex // one Apply at a time
 
@@ -129,6 +140,7 @@ type Stats struct {
 	ReplayOver atomic.Int64                // requests whose body found no room for another attempt
 	Panics     atomic.Int64
 	Documents  atomic.Int64 // applied
+	Cold       atomic.Int64 // what filters asked to wait for and was not finished when this proxy became ready
 	Impossible atomic.Int64 // events that the state table forbids
 	Faults     [fault.Kinds]atomic.Int64
 }
@@ -158,6 +170,9 @@ func New(o Options) *Proxy {
 	}
 	p.meter = measure.New(p.Metrics, measure.Options{Zone: o.Zone})
 	p.Metrics.Collect(p)
+	if o.WarmUp == 0 {
+		p.WarmUp = DefaultWarmUp
+	}
 	if o.Upgrades == nil {
 		p.Upgrades = []string{"websocket"}
 	}
@@ -187,6 +202,7 @@ func New(o Options) *Proxy {
 		Shared:     new(refpool.Pool),
 		Metrics:    p.Metrics,
 		Pool:       p.pool,
+		Warming:    new(filters.Warming),
 		TunnelPort: o.TunnelPort,
 		Sandwiched: o.Sandwiched,
 		Guard:      o.Guard,
@@ -212,6 +228,10 @@ func (p *Proxy) Apply(c *config.Config) []config.Problem {
 	old := p.snap.Load()
 	next, problems := snapshot.Compile(c, old, p.env)
 	p.snap.Store(next)
+	if p.firstApply.Load() == nil {
+		now := time.Now()
+		p.firstApply.Store(&now)
+	}
 	p.stats.Documents.Add(1)
 	old.Retire()
 	for _, c := range p.allLive() {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/admin"
 	"github.com/sandwich-mesh/sandwich/internal/levels"
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
@@ -43,32 +41,6 @@ func (f *adminFlags) listeners() (ls admin.Listeners, err error) {
 		}
 	}
 	return ls, nil
-}
-
-// A condition is one thing that has to be true before this program is ready.
-type condition struct {
-	waits string // what it waits for
-	met   func() bool
-}
-
-// conditions are those of a proxy whose listeners are open.
-func conditions(p *proxy.Proxy, certs *hbone.Certificates) []condition {
-	return []condition{
-		{"a certificate", func() bool { return certs == nil || certs.Current() != nil }},
-		{"the first document", p.Serves},
-		{"its successor: this proxy shuts down", func() bool { return !p.Draining() }},
-	}
-}
-
-func readiness(list []condition) func() error {
-	return func() error {
-		for _, c := range list {
-			if !c.met() {
-				return errors.New("not ready: waits for " + c.waits)
-			}
-		}
-		return nil
-	}
 }
 
 // An operator is what the pages are made of.

@@ -21,6 +21,7 @@ var flagRows = map[string]row{
 	"--tunnel-port":        {"15008", "the mesh's port"},
 	"--max-connections":    {"none", "running out of descriptors takes down what is there; 45 % leaves as many for endpoints"},
 	"--drain":              {"45s, then 5s", "below Kubernetes' grace period of 30 s"},
+	"--warm-up":            {none, "one identity provider that is away must not keep every route out of service"},
 	"--zone":               {"from the node", "only a counter looks at it"},
 	"--event-loops":        {"a worker thread for each core", "same; a goroutine for each connection where the system has no loops"},
 	"--admin-listen":       {"127.0.0.1:15000", "Istio's port, and loopback as there"},

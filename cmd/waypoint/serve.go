@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ type serveFlags struct {
 	proxyV1, sandwiched bool
 	tunnelPort          uint16
 	maxConns, loops     int
-	drain               time.Duration
+	drain, warmUp       time.Duration
 	zone                string
 	recordEvery         uint32
 	admin               adminFlags
@@ -85,6 +86,7 @@ certificates; a change needs no restart.`,
 	fl.IntVar(&f.maxConns, "max-connections", 0, "clients' connections at once; 0 is 45 % of the descriptor limit")
 	fl.IntVar(&f.loops, "event-loops", 0, "event loops that read connections; 0 is one for each processor, -1 a goroutine for each connection")
 	fl.DurationVar(&f.drain, "drain", 25*time.Second, "how long requests may take to finish after SIGTERM")
+	fl.DurationVar(&f.warmUp, "warm-up", proxy.DefaultWarmUp, "how long filters that fetch or compile something may keep the proxy from being ready, all together; 0 is not at all")
 	fl.StringVar(&f.zone, "zone", "", "the zone we run in, for counting bytes between zones")
 	fl.StringVar(&f.admin.admin, "admin-listen", "127.0.0.1:15000", "loopback address for operators; empty for none")
 	fl.StringVar(&f.admin.metrics, "metrics-listen", ":15020", "address for metrics; empty for none")
@@ -125,7 +127,7 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	o := &operator{p: p, levels: lv, started: time.Now()}
 	operators, stop := context.WithCancel(context.WithoutCancel(ctx)) // who may ask to the end
 	defer stop()
-	go serveAdmin(operators, o.server(registry, readiness(conditions(p, opts.Certificates)), recordsPage(ring)), ports, slog.New(lv.Handler("admin")))
+	go serveAdmin(operators, o.server(registry, p.Ready, recordsPage(ring)), ports, slog.New(lv.Handler("admin")))
 	apply, report := f.document(p, slog.New(lv.Handler("document")))
 	src := filesource.New(f.config, apply, report)
 	src.Once()
@@ -165,9 +167,12 @@ func (f *serveFlags) options(ctx context.Context, lv *levels.Levels) (o proxy.Op
 	o = proxy.Options{
 		Registry: kinds(), TunnelPort: f.tunnelPort, Sandwiched: f.sandwiched,
 		ProxyV1: f.proxyV1, MaxConns: f.maxConns, Zone: f.zone,
-		Upgrades: f.times.offers(),
-		OnFault:  refusals(slog.New(lv.Handler("connections"))),
-		OnPanic:  func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
+		Upgrades: f.times.offers(), WarmUp: cmp.Or(f.warmUp, -1),
+		OnCold: func(err error) {
+			requests.Warn("ready, and some routes are not: their filters answer by their fail mode", "error", err)
+		},
+		OnFault: refusals(slog.New(lv.Handler("connections"))),
+		OnPanic: func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
 	}
 	if o.MaxConns == 0 {
 		o.MaxConns = defaultMaxConns()

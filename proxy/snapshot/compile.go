@@ -23,6 +23,8 @@ type Env struct {
 	Shared   *refpool.Pool
 	Metrics  *metrics.Registry
 	Pool     *hbone.Pool
+	// Warming hears what filters want to be waited for; nil: nobody waits.
+	Warming *filters.Warming
 	// TunnelPort is where node tunnels listen on an endpoint's address; 0 means
 	// DefaultTunnelPort.
 	TunnelPort uint16
@@ -198,7 +200,7 @@ func has(list []config.Key, k config.Key) bool {
 }
 
 func (b *builder) filterBuilder(l filters.Level) *filters.Builder {
-	return filters.NewBuilder(filters.Env{Level: l, Registry: b.env.Registry, Shared: b.env.Shared, Metrics: b.env.Metrics})
+	return filters.NewBuilder(filters.Env{Level: l, Registry: b.env.Registry, Shared: b.env.Shared, Metrics: b.env.Metrics, Warming: b.env.Warming})
 }
 
 // chain finishes a chain; the snapshot holds what its filters share.
