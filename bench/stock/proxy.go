@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 The twin is made of x/net/http2, whose tunnels may be served one connection at a time.
+
 package stock
 
 import (
