@@ -14,7 +14,7 @@ SUITES := internal/interop/suites
 # nothing of the machine. `make reproducible` checks it.
 BUILDFLAGS := -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
 
-.PHONY: build test vet race housecheck fuzz bars bars-long bench image reproducible cross clean
+.PHONY: build test vet race housecheck fuzz bars bars-long peers bench image reproducible cross clean
 
 build: ## the programs, into bin/
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/ ./cmd/...
@@ -65,6 +65,9 @@ bars: ## one line for each bar that takes minutes; fails if one does
 
 bars-long: ## the bars that take longer
 	$(GO) run ./cmd/bars -long
+
+peers: ## the comparison with other proxies, into bench/results and README.md
+	$(GO) run ./cmd/waypoint-load bench --page README.md
 
 bench: ## Go benchmarks, for benchstat
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -16,7 +16,6 @@ import (
 
 	"github.com/sandwich-mesh/sandwich/bench/peers"
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
-	"github.com/sandwich-mesh/sandwich/internal/needs"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 )
 
@@ -98,22 +97,6 @@ func TestCallsThroughRelay(t *testing.T) {
 	if c := spread(costs[0].Costs); c.Low < 1 || c.High > 10_000 {
 		t.Errorf("a relay's call costs %+v µs", c)
 	}
-}
-
-func TestHAProxyRuns(t *testing.T) {
-	needs.Program(t, "haproxy")
-	r := newRig(t)
-	echo := startPart(t, r, "echo", PartOptions{})
-	ha, err := r.Peer(t.Context(), peers.HAProxy(), peers.Place{Application: echo.Addr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	rel := startPart(t, r, "relay-byte", PartOptions{To: echo.Addr})
-	costs, err := r.Compare(t.Context(), []Variant{{"haproxy", ha, proxyPlan(small(8))}, {"byte-relay", rel, proxyPlan(small(8))}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("haproxy against the byte relay: %.2f", Ratio(costs[0], costs[1]).Median)
 }
 
 // Load that fails, a process that dies and a program that never listens are

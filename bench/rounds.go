@@ -2,10 +2,12 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/sandwich-mesh/sandwich/bench/account"
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
 )
 
@@ -19,8 +21,9 @@ type Variant struct {
 // Costs are a variant's CPU times per request, one for each round.
 type Costs struct {
 	Name  string
-	Costs []float64 // µs
-	Rates []float64 // requests a second, for the record only
+	Costs []float64      // µs
+	Rates []float64      // requests a second, for the record only
+	Held  account.Memory // the most of each at the end of a round, connections standing
 }
 
 // A round's time is cut into slices, so that what disturbs the machine for some
@@ -65,6 +68,9 @@ func (r *Rig) Compare(ctx context.Context, variants []Variant) ([]Costs, error) 
 				return nil, fmt.Errorf("%s, round %d: no request was answered", v.Name, round+1)
 			}
 			all[i].add(&sums[i])
+			if err := all[i].hold(v.Proc); err != nil {
+				return nil, err
+			}
 			r.logf("  round %d  %-12s %s", round+1, v.Name, &sums[i])
 		}
 	}
@@ -96,6 +102,16 @@ func (c *Costs) add(t *tally) {
 	c.Rates = append(c.Rates, float64(t.requests)/t.elapsed.Seconds())
 }
 
+// hold notes what the variant's process has in RAM.
+func (c *Costs) hold(p *Process) error {
+	m, err := account.Held(p.PID())
+	if err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", c.Name, err), p.alive())
+	}
+	c.Held.RSS, c.Held.Anon = max(c.Held.RSS, m.RSS), max(c.Held.Anon, m.Anon)
+	return nil
+}
+
 // Ratio compares two variants round by round.
 func Ratio(of, to Costs) Spread {
 	var s []float64
@@ -106,7 +122,11 @@ func Ratio(of, to Costs) Spread {
 }
 
 // A Spread is the median of some figures and how far they lie apart.
-type Spread struct{ Median, Low, High float64 }
+type Spread struct {
+	Median float64 `json:"median"`
+	Low    float64 `json:"low"`
+	High   float64 `json:"high"`
+}
 
 func spread(s []float64) Spread {
 	if len(s) == 0 {

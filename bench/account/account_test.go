@@ -165,6 +165,10 @@ func TestResident(t *testing.T) {
 	if b[0] != 1 {
 		t.Error("kept alive")
 	}
+	m, err := Held(os.Getpid())
+	if err != nil || m.RSS < m.Anon || m.RSS > m.Anon+1<<30 {
+		t.Errorf("got %+v, %v: all that is resident is a little more than what was allocated", m, err)
+	}
 }
 
 func TestParsePSTime(t *testing.T) {

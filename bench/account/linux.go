@@ -81,23 +81,29 @@ func parseStat(b []byte) (time.Duration, error) {
 	return time.Duration(u+k) * tick, nil
 }
 
-// Resident returns the bytes of anonymous memory that a process has in RAM:
-// what it allocated, without the pages of its program file.
-func Resident(pid int) (int64, error) {
+func readMemory(pid int) (Memory, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
-		return 0, err
+		return Memory{}, err
 	}
 	return parseStatus(b)
 }
 
-func parseStatus(b []byte) (int64, error) {
-	for line := range bytes.Lines(b) {
-		if v, ok := bytes.CutPrefix(line, []byte("RssAnon:")); ok {
-			f := bytes.Fields(v)
-			kb, err := strconv.ParseInt(string(f[0]), 10, 64)
-			return kb << 10, err
+func parseStatus(b []byte) (m Memory, err error) {
+	for _, f := range []struct {
+		name string
+		to   *int64
+	}{{"VmRSS:", &m.RSS}, {"RssAnon:", &m.Anon}} {
+		_, after, ok := bytes.Cut(b, []byte("\n"+f.name))
+		words := bytes.Fields(after)
+		if !ok || len(words) == 0 {
+			return m, fmt.Errorf("status has no %s line", f.name)
 		}
+		kb, err := strconv.ParseInt(string(words[0]), 10, 64)
+		if err != nil {
+			return m, err
+		}
+		*f.to = kb << 10
 	}
-	return 0, fmt.Errorf("status has no RssAnon line")
+	return m, nil
 }

@@ -18,16 +18,16 @@ func readCPU(pid int) (Sample, error) {
 	return Sample{CPU: d, Coarse: d}, err
 }
 
-// Resident returns the bytes that a process has in RAM. The pages of its
-// program file are in it, so only differences mean anything.
-func Resident(pid int) (int64, error) {
+// readMemory has one figure for both: ps does not tell program pages apart, so
+// only differences of Anon mean anything.
+func readMemory(pid int) (Memory, error) {
 	out, err := exec.Command("ps", "-o", "rss=", "-p", strconv.Itoa(pid)).Output()
 	if err != nil {
-		return 0, err
+		return Memory{}, err
 	}
 	kb, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("ps printed no size: %w", err)
+		return Memory{}, fmt.Errorf("ps printed no size: %w", err)
 	}
-	return kb << 10, nil
+	return Memory{kb << 10, kb << 10}, nil
 }

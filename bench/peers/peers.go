@@ -63,7 +63,7 @@ func Envoy() Peer {
 // EnvoyWaypoint is Envoy in the shape of Istio's waypoint.
 func EnvoyWaypoint() Peer {
 	return Peer{
-		Name: "Envoy, as Istio's waypoint", program: "envoy", install: installEnvoy, config: "envoy-waypoint.yaml", args: envoyArgs, Mesh: true,
+		Name: "Envoy as Istio's waypoint", program: "envoy", install: installEnvoy, config: "envoy-waypoint.yaml", args: envoyArgs, Mesh: true,
 		Note: "as istiod configures it, without Istio's own filters (peer metadata, istio_stats); checks the trust domain of endpoints only",
 	}
 }

@@ -29,6 +29,7 @@ func (p Process) Collect(f func(*Series)) {
 	gauge("go_memstats_stack_inuse_bytes", "Stacks in use.", float64(m.StackInuse))
 	gauge("go_memstats_sys_bytes", "Memory obtained from the system.", float64(m.Sys))
 	f(&Series{Name: "go_memstats_alloc_bytes_total", Help: "Bytes allocated so far.", Type: CounterType, Number: float64(m.TotalAlloc)})
+	f(&Series{Name: "go_memstats_mallocs_total", Help: "Objects allocated so far.", Type: CounterType, Number: float64(m.Mallocs)})
 	f(&Series{Name: "go_gc_cycles_total", Help: "Garbage collections.", Type: CounterType, Number: float64(m.NumGC)})
 	f(&Series{Name: "go_gc_pause_seconds_total", Help: "Time the world stood still.", Type: CounterType, Number: time.Duration(m.PauseTotalNs).Seconds()})
 	processOf(f)

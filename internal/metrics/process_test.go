@@ -8,7 +8,7 @@ import (
 func TestProcess(t *testing.T) {
 	got := map[string]float64{}
 	Process{"v1"}.Collect(func(s *Series) { got[s.Name] = s.Value() })
-	want := []string{"istio_build", "go_goroutines", "go_memstats_heap_inuse_bytes"}
+	want := []string{"istio_build", "go_goroutines", "go_memstats_heap_inuse_bytes", "go_memstats_mallocs_total"}
 	if runtime.GOOS == "linux" {
 		want = append(want, "process_resident_memory_bytes", "process_open_fds")
 		if _, ok := got["process_cpu_seconds_total"]; !ok {

@@ -1,0 +1,245 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/bench/account"
+	"github.com/sandwich-mesh/sandwich/internal/needs"
+)
+
+// TestContest: a work is done by all who are here, and every figure is found;
+// who is not installed stands there as that.
+func TestContest(t *testing.T) {
+	r := newRig(t)
+	r.Waypoint = needs.Command(t, "./cmd/waypoint")
+	r.Rounds, r.For = 1, slice
+	for _, w := range Works()[:2] { // with PROXY headers, and with HBONE
+		c, err := r.Contest(t.Context(), w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Entries[0].Name != Ours || len(c.Entries) < 3 {
+			t.Fatalf("%s: got %d entries, want ours first and at least two more", w.Name, len(c.Entries))
+		}
+		for _, e := range c.Entries {
+			if e.Missing != "" {
+				if !strings.Contains(e.Missing, "is not installed") || e.CPU != nil {
+					t.Errorf("%s: %s: %s", w.Name, e.Name, e.Missing)
+				}
+				continue
+			}
+			if e.CPU.Median < 1 || e.CPU.Median > 10_000 || e.Ratio.Median < .05 || e.Ratio.Median > 500 {
+				t.Errorf("%s: %s costs %+v µs, %+v of ours", w.Name, e.Name, e.CPU, e.Ratio)
+			}
+			if e.Idle.RSS < 1<<20 || e.Loaded.RSS < e.Idle.RSS/2 || e.Loaded.RSS < e.Loaded.Anon {
+				t.Errorf("%s: %s holds %+v idle and %+v loaded", w.Name, e.Name, e.Idle, e.Loaded)
+			}
+			if tells := e.Name == Ours || e.Name == "Go's libraries"; tells != (e.Allocs != nil) {
+				t.Errorf("%s: %s tells of allocations: %v", w.Name, e.Name, e.Allocs)
+			}
+		}
+		// The libraries allocate about a hundred objects, ours next to none.
+		for _, e := range c.Entries {
+			if e.Name == "Go's libraries" && (*e.Allocs < 50 || *e.Allocs > 500) || e.Name == Ours && *e.Allocs > 20 {
+				t.Errorf("%s: %s allocates %.1f objects a request", w.Name, e.Name, *e.Allocs)
+			}
+		}
+	}
+}
+
+func TestWorksHaveNames(t *testing.T) {
+	seen := map[string]bool{}
+	for _, w := range Works() {
+		if w.Name == "" || w.Title == "" || seen[w.Name] || strings.ContainsAny(w.Title, "|\n") || w.Mesh != (w.Conns > 0) {
+			t.Errorf("%+v", w)
+		}
+		seen[w.Name] = true
+	}
+}
+
+func TestMallocs(t *testing.T) {
+	text := "# TYPE go_memstats_mallocs_total counter\ngo_memstats_mallocs_total 1.25e+06\nother 3\n"
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }))
+	defer s.Close()
+	addr := strings.TrimPrefix(s.URL, "http://")
+	if got, err := mallocs(t.Context(), addr); err != nil || got != 1.25e6 {
+		t.Errorf("got %v, %v", got, err)
+	}
+	text = "other 3\n"
+	if got, err := mallocs(t.Context(), addr); err == nil {
+		t.Errorf("metrics without the name: got %v", got)
+	}
+}
+
+// found makes a comparison such as a run does, with one who was not there.
+func found() *Comparison {
+	n := 1.5
+	full := func(name string, ratio float64) *Entry {
+		return &Entry{
+			Name: name, Version: "1.2.3", Note: "does less",
+			CPU: &Spread{10 * ratio, 9 * ratio, 11 * ratio}, Ratio: &Spread{ratio, ratio, ratio * 1.1},
+			Idle: &account.Memory{RSS: 20 << 20, Anon: 5 << 20}, Loaded: &account.Memory{RSS: 30 << 20, Anon: 15 << 20},
+			P50: &Spread{100, 90, 120}, P99: &Spread{400, 300, 900},
+		}
+	}
+	ours := full(Ours, 1)
+	ours.Allocs, ours.Ratio = &n, &Spread{1, 1, 1}
+	works := Works()
+	return &Comparison{
+		Date: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC), Commit: "abcdef", Machine: Machine{OS: "linux/amd64", CPU: "X", CPUs: 2, Go: "go1", Pinned: true},
+		Rounds: 7, For: time.Second, Rate: 1000,
+		Contests: []*Contest{
+			{Work: works[0], Entries: []*Entry{ours, full("Envoy", 4), {Name: "nginx", Note: "as that", Missing: "nginx is not installed"}}},
+			{Work: works[1], Entries: []*Entry{ours, full("Envoy as Istio's waypoint", 12.5)}},
+		},
+	}
+}
+
+func TestComparisonFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "results")
+	want := found()
+	if err := want.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	got, err := LoadComparison(dir)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	file := filepath.Join(dir, ComparisonFile)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), `"commit"`, `"commitment"`, 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadComparison(dir); err == nil {
+		t.Error("a field that nobody knows was read")
+	}
+}
+
+// cells are a Markdown table's, row by row.
+func cells(table string) (rows [][]string) {
+	for line := range strings.Lines(table) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "|") {
+			var row []string
+			for _, c := range strings.Split(strings.Trim(line, "|"), "|") {
+				row = append(row, strings.TrimSpace(c))
+			}
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+func TestMarkdown(t *testing.T) {
+	page := found().Markdown()
+	first, rest, _ := strings.Cut(page, "\n\nHeap objects")
+	want := [][]string{
+		{"", Works()[0].Title, Works()[1].Title},
+		{"---", "---", "---"},
+		{Ours, "**1** = 10.0 µs", "**1** = 10.0 µs"},
+		{"Envoy as Istio's waypoint", nothing, "12.5 (12.5–13.8)"},
+		{"Envoy", "4.00 (4.00–4.40)", nothing},
+		{"nginx", "not measured", nothing},
+	}
+	if got := cells(first); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, row := range cells(rest) {
+		if len(row) != len(cells(rest)[0]) {
+			t.Errorf("a row of %d cells in a table of %d: %q", len(row), len(cells(rest)[0]), row)
+		}
+	}
+	for _, want := range []string{"- Envoy (1.2.3): does less.\n", "2026-11-29 at commit abcdef on X, 2 CPUs", "7 rounds of 1s"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q:\n%s", want, page)
+		}
+	}
+}
+
+func TestText(t *testing.T) {
+	text := found().Text()
+	for _, want := range []string{Works()[0].Title + "\n", "4.00 (4.00–4.40)", "20 (5)", "30 (15)", "100 (90–120)", "1.50", "nginx: not measured: nginx is not installed", "commit abcdef"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the table lacks %q:\n%s", want, text)
+		}
+	}
+}
+
+// TestSavePage: what stands around the marks stays, and a page without them, or
+// with two pairs, is refused.
+func TestSavePage(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "README.md")
+	c := found()
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("# A\n\n" + pageBegin + "\nold\n" + pageEnd + "\n\nrest\n")
+	for range 2 {
+		if err := c.SavePage(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(file)
+	if want := "# A\n\n" + pageBegin + "\n" + c.Markdown() + pageEnd + "\n\nrest\n"; err != nil || string(got) != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, bad := range []string{"# A\n", pageBegin + "\n", pageBegin + pageEnd + pageBegin + pageEnd} {
+		write(bad)
+		if err := c.SavePage(file); err == nil {
+			t.Errorf("page %q was written", bad)
+		}
+	}
+}
+
+func TestCommitOf(t *testing.T) {
+	git := needs.Program(t, "git")
+	dir := t.TempDir()
+	run := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command(git, args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
+	if got := CommitOf(context.Background(), dir); got != "unknown" {
+		t.Errorf("outside a repository: got %q", got)
+	}
+	write := func(name string) {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		os.MkdirAll(filepath.Dir(file), 0o755)
+		if err := os.WriteFile(file, []byte(t.Name()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a.go")
+	run("init", "-q")
+	run("add", ".")
+	run("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "core.hooksPath=/nonexistent", "commit", "-q", "-m", "x")
+	write("bench/results/peers.json")
+	write("README.md")
+	clean := CommitOf(context.Background(), dir)
+	if len(clean) != 10 {
+		t.Errorf("got %q, want ten digits: results and pages are written by the run itself", clean)
+	}
+	write("b.go")
+	if got := CommitOf(context.Background(), dir); got != clean+"+" {
+		t.Errorf("with a change: got %q, want %q", got, clean+"+")
+	}
+}
