@@ -30,6 +30,7 @@ type Chain struct {
 	response     []responseStep // last filter first, as are the next two
 	responseBody []responseBodyStep
 	done         []doneStep
+	review       []reviewStep
 	len, slots   uint8
 	level        Level
 	names        []Name      // of its filters, if a Builder made it
@@ -38,8 +39,9 @@ type Chain struct {
 
 // A step is one filter in one phase.
 type (
-	connStep struct{ filter ConnFilter }
-	doneStep struct {
+	connStep   struct{ filter ConnFilter }
+	reviewStep struct{ filter ReviewFilter }
+	doneStep   struct {
 		filter DoneFilter
 		at     uint8
 	}
@@ -121,6 +123,11 @@ func (c *Chain) sort(f Filter, at uint8) (has bool) {
 	if p, ok := f.(DoneFilter); ok {
 		if has = true; want.Has(PhaseDone) {
 			c.done = append(c.done, doneStep{p, at})
+		}
+	}
+	if p, ok := f.(ReviewFilter); ok {
+		if has = true; want.Has(PhaseReview) {
+			c.review = append(c.review, reviewStep{p})
 		}
 	}
 	return has
@@ -275,6 +282,18 @@ func (c *Chain) Done(s *Stream) {
 	}
 }
 
+// Review asks every ReviewFilter about a request that is under way, first one
+// first, up to the first refusal. s is not the request's stream.
+func (c *Chain) Review(s *Stream) error {
+	c.enter(s, PhaseReview)
+	for i := range c.review {
+		if err := c.review[i].filter.Review(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // SeesRequest reports whether a filter may have changed the head: then the
 // engine looks the route up again.
 func (c *Chain) SeesRequest() bool { return len(c.request) > 0 }
@@ -290,6 +309,9 @@ func (c *Chain) SeesResponseBody() bool { return len(c.responseBody) > 0 }
 
 // SeesConn reports whether a ConnFilter is among the filters.
 func (c *Chain) SeesConn() bool { return len(c.conn) > 0 }
+
+// SeesReview reports whether a ReviewFilter is among the filters.
+func (c *Chain) SeesReview() bool { return len(c.review) > 0 }
 
 // Close gives up what the chain's filters share with others, when no stream
 // uses the chain any more. The error is the first of what was closed by that.

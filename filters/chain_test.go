@@ -335,6 +335,61 @@ func TestNarrower(t *testing.T) {
 	}
 }
 
+// A reviewer is asked again, and leaves word for the next.
+type reviewer struct {
+	slot Slot[string]
+	log  *[]string
+	err  error
+}
+
+func (f *reviewer) Review(s *Stream) error {
+	word := "nobody before"
+	if p := f.slot.Get(s); p != nil {
+		word = *p
+	}
+	*f.log = append(*f.log, word)
+	mine := "somebody before"
+	f.slot.Set(s, &mine)
+	return f.err
+}
+
+// TestReview: filters that have the phase are asked in their order up to the first
+// refusal, share slots, and can give the phase up.
+func TestReview(t *testing.T) {
+	var log []string
+	b := NewBuilder(Env{Level: ServiceLevel})
+	slot := NewSlot[string](b)
+	refusal := errors.New("no")
+	yes, no := &reviewer{slot, &log, nil}, &reviewer{slot, &log, refusal}
+	c, err := NewChain(ServiceLevel, yes, &probe{log: &log}, no, yes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.slots = 1
+	if !c.SeesReview() {
+		t.Error("nobody asks for a review")
+	}
+	var s Stream
+	for range 2 {
+		log = nil
+		if err := c.Review(&s); err != refusal {
+			t.Errorf("got %v", err)
+		}
+		if want := []string{"nobody before", "somebody before"}; !slices.Equal(log, want) {
+			t.Errorf("asked %q, want %q", log, want)
+		}
+		s.Reset()
+	}
+	without, _ := NewChain(ServiceLevel, &probe{log: &log}, &narrowReviewer{yes})
+	if without.SeesReview() || without.Review(&s) != nil {
+		t.Error("a filter that gave the phase up is asked")
+	}
+}
+
+type narrowReviewer struct{ *reviewer }
+
+func (*narrowReviewer) Phases() Phases { return 0 }
+
 func TestChainsThatCannotBe(t *testing.T) {
 	if _, err := NewChain(RouteLevel, struct{}{}); err == nil {
 		t.Error("a filter without a phase was taken")

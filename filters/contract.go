@@ -54,7 +54,19 @@ type DoneFilter interface{ Done(s *Stream) }
 // error counts as a bug.
 type ConnFilter interface{ Conn(c *Conn) error }
 
-// Wait may be returned from any phase but Conn and Done: the engine releases
+// ReviewFilter judges a request again that is under way when a new document
+// becomes current: a stream of messages, a long body, a WebSocket. The filters of
+// the new document are asked, in their order, about a stream of its own: it has
+// the request's head as the client sent it, the peer, the start and the route of
+// the new document, and its slots are empty. A filter that others look at fills
+// its slots as it does in the request phase. A refusal ends the request; it wraps
+// a fault, and any other error counts as a bug.
+//
+// A filter without it is not asked, and what it decided stands. Review must not
+// wait, has no Done, and changes nothing that anybody sees.
+type ReviewFilter interface{ Review(s *Stream) error }
+
+// Wait may be returned from any phase but Conn, Done and Review: the engine releases
 // the lane and holds the stream. A filter that took a Waker with Suspend
 // resumes by itself; otherwise it must be a Worker.
 var Wait = &Reply{Reason: "wait"}
@@ -84,6 +96,7 @@ const (
 	PhaseResponse
 	PhaseResponseBody
 	PhaseDone
+	PhaseReview // at any time after the request phase, on a stream of its own
 	phases
 )
 
@@ -91,7 +104,7 @@ func (p Phase) String() string {
 	if p >= phases {
 		return "unknown phase"
 	}
-	return [phases]string{"conn", "request", "request body", "response", "response body", "done"}[p]
+	return [phases]string{"conn", "request", "request body", "response", "response body", "done", "review"}[p]
 }
 
 // Phases is a set of phases.

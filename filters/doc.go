@@ -35,6 +35,13 @@
 // they see its body. A filter that was busy when the engine ended the stream (it
 // waited, or it panicked) counts as the one that replied.
 //
+// # Documents that come meanwhile
+//
+// A stream keeps the chains with which it began. When a new document becomes
+// current, its chains' Review is asked about the streams under way: filters that
+// have that phase judge the head as it came, on a stream of its own, and a
+// refusal ends the request. Only what asks is asked.
+//
 // # Cost
 //
 // One call in about 64 of every phase of every filter is timed. A filter whose

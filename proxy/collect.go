@@ -44,6 +44,8 @@ var counters = []figure{
 	{"waypoint_socket_full_total", "Times a socket took no more.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().Wire.Drains })},
 	{"waypoint_opaque_total", "Connections of opaque bytes that reached an endpoint.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Opaque })},
 	{"waypoint_cut_total", "Opaque and upgraded connections that the end of a drain cut.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Cut })},
+	{"waypoint_reviewed_total", "Connections and requests under way that a new document has judged again.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Reviewed })},
+	{"waypoint_revoked_total", "Of those, the ones that ended because the new document refuses them.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Revoked })},
 	{"waypoint_upgrades_total", "Requests that became a connection of another protocol.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Upgraded })},
 	{"waypoint_pool_dials_total", "Connections dialled towards endpoints and their node tunnels.", load(func(p *Proxy) *atomic.Int64 { return &p.pool.Stats().Dials })},
 	{"waypoint_pool_dial_errors_total", "Dials and handshakes that failed.", load(func(p *Proxy) *atomic.Int64 { return &p.pool.Stats().DialErrors })},

@@ -26,7 +26,7 @@ type probe struct {
 // more than that. The client's node tunnel waits for its answer before it sends a
 // byte, so it is told at once that the tunnel stands.
 func (o *opaque) detect(t *turn.Turn) (hbone.TunnelHandler, error) {
-	defer o.recheck(o.snap)
+	defer o.p.recheck(t, o, o.snap)
 	defer o.Unlock()
 	o.probe = new(probe)
 	o.relay.Gate(o)
@@ -39,7 +39,7 @@ func (o *opaque) detect(t *turn.Turn) (hbone.TunnelHandler, error) {
 
 // awaitName reads the ClientHello first, because its name chooses the route.
 func (o *opaque) awaitName(t *turn.Turn) (hbone.TunnelHandler, error) {
-	defer o.recheck(o.snap)
+	defer o.p.recheck(t, o, o.snap)
 	defer o.Unlock()
 	o.verdict = sniff.Verdict{Protocol: sniff.TLS, Reason: sniff.Declared}
 	o.naming(t)
@@ -151,7 +151,7 @@ func (o *opaque) handOver(t *turn.Turn, make func(*turn.Turn, hbone.Tunnel, boun
 // whose route the name chooses.
 func (p *Proxy) newNaming(t *turn.Turn, tun hbone.Tunnel, b bound, v sniff.Verdict) hbone.TunnelHandler {
 	o := p.newOpaque(t, tun, b)
-	defer o.recheck(o.snap)
+	defer p.recheck(t, o, o.snap)
 	defer o.Unlock()
 	o.verdict = v
 	o.naming(t)

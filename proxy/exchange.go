@@ -133,6 +133,10 @@ type exchange struct {
 	uses    uint32        // since the last request that was watched
 	reason  string        // why a filter replied, for the log
 	verdict sniff.Verdict // what the client's connection speaks, and how that is known
+
+	original *message.Original // the head as it came,
+	kept     bool              // …if filters may have changed it
+	unjudged bool              // a review is due when the filter that waits has come back
 }
 
 // maxAttempts bounds the attempts of one request, whatever a policy asks for.
@@ -416,7 +420,11 @@ func (x *exchange) Notified(*turn.Turn) {
 	x.request, x.response = requestSide{}, responseSide{}
 	x.asked, x.told = messages{}, messages{}
 	x.deadline, x.tryUntil, x.retryAt, x.started, x.moved = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	x.armed, x.failing, x.reason = false, false, ""
+	x.armed, x.failing, x.reason, x.unjudged = false, false, "", false
+	if x.kept {
+		x.original.Reset()
+		x.kept = false
+	}
 	x.pending, x.gaveUp, x.state = noPhase, nil, xNew
 	p.exchanges.Put(x)
 }

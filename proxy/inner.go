@@ -61,6 +61,7 @@ type inner struct {
 	closing bool // ours is ended; what still comes is thrown away
 	over    bool
 	began   bool                // a byte has come
+	revoked bool                // it ends with its exchange: a new document refuses it
 	to      hbone.TunnelHandler // who has the tunnel, once the connection speaks something else
 }
 
@@ -329,16 +330,6 @@ func (in *inner) pin() {
 	}
 }
 
-// repin is asked by Apply, so that an unused connection does not keep an old
-// snapshot alive.
-func (in *inner) repin() {
-	in.Lock()
-	defer in.Unlock()
-	if in.x == nil && !in.over && in.to == nil {
-		in.pin()
-	}
-}
-
 // drain has nothing to do now: the next response says that it is the last.
 func (in *inner) drain(*turn.Turn) {}
 
@@ -462,7 +453,7 @@ func (in *inner) done(t *turn.Turn, keep bool) {
 		return
 	}
 	in.pin() // a connection that is unused from now on keeps no old snapshot
-	if !keep || !in.codec.KeepAlive() {
+	if !keep || in.revoked || !in.codec.KeepAlive() {
 		in.close(t)
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/h2"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
@@ -43,6 +44,8 @@ type inner2 struct {
 	since time.Time // of its being used, or unused, to a tick
 	used  bool
 	over  bool
+
+	upgraded map[*stream2]struct{} // requests that became another protocol's; nil if there was none
 }
 
 // A hold is a connection's pin of a snapshot. Streams that have begun keep theirs
@@ -62,9 +65,7 @@ func newInner2(t *turn.Turn, p *Proxy, tun hbone.Tunnel, b bound, v sniff.Verdic
 	in.h2.Start(t)
 	p.wheel.Set(&in.timer, in, tickEvery)
 	p.remember(in)
-	if p.snap.Load() != b.snap { // Apply may have walked the connections just before
-		in.repin()
-	}
+	p.recheck(t, in, b.snap)
 	return in
 }
 
@@ -164,14 +165,32 @@ func (in *inner2) Idle(*turn.Turn) {}
 // drain asks the client to go elsewhere with its next requests.
 func (in *inner2) drain(t *turn.Turn) { in.h2.GoAway(t) }
 
-// repin is asked by Apply, so that an unused connection does not keep an old
-// snapshot alive.
-func (in *inner2) repin() {
+// repin takes the snapshot of the moment, so that requests to come are judged by
+// it and an unused connection does not keep an old one alive. It returns what
+// ConnFilters are to be asked.
+func (in *inner2) repin() (c *filters.Conn, over bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.over && in.hold.exchanges == 0 {
+	if !in.over {
 		in.renew()
 	}
+	return &filters.Conn{Peer: in.tun.Peer(), Start: in.since}, in.over
+}
+
+// upgrade and downgrade remember the requests whose streams are a tunnel's.
+func (in *inner2) upgrade(st *stream2) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.upgraded == nil {
+		in.upgraded = map[*stream2]struct{}{}
+	}
+	in.upgraded[st] = struct{}{}
+}
+
+func (in *inner2) downgrade(st *stream2) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	delete(in.upgraded, st)
 }
 
 // renew takes the snapshot of the moment for the requests to come. in.mu is held.

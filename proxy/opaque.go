@@ -83,7 +83,7 @@ func (p *Proxy) newOpaque(t *turn.Turn, tun hbone.Tunnel, b bound) *opaque {
 // start connects an endpoint, and only then the client: its node tunnel learns
 // what became of it, as from another node tunnel.
 func (o *opaque) start(t *turn.Turn) (hbone.TunnelHandler, error) {
-	defer o.recheck(o.snap)
+	defer o.p.recheck(t, o, o.snap)
 	defer o.Unlock()
 	o.verdict = sniff.Verdict{Protocol: spoken[o.svc.Protocol], Reason: sniff.Declared}
 	o.route, _ = o.svc.TCP(o.random)
@@ -91,13 +91,6 @@ func (o *opaque) start(t *turn.Turn) (hbone.TunnelHandler, error) {
 	o.p.remember(o)
 	o.connect(t)
 	return o.relay.Near(), hbone.ErrLater
-}
-
-// recheck does what Apply would have done if it had found the connection.
-func (o *opaque) recheck(pinned *snapshot.Snapshot) {
-	if o.p.snap.Load() != pinned {
-		o.repin()
-	}
 }
 
 // connect makes one attempt to reach an endpoint. Nothing has been sent, so
@@ -193,7 +186,7 @@ func (o *opaque) fail(t *turn.Turn, f *fault.Fault) {
 	}
 	o.answered = true
 	status := 503
-	if f.Kind == fault.PolicyDenied || f.Kind == fault.FilterDenied || f.Kind == fault.Unauthentic || f.Kind == fault.ExternalDeny {
+	if denial(f.Kind) {
 		status = 401
 	}
 	hbone.Answer(t, o.tun, &hbone.Refusal{Status: status, Reason: f.Error()})
@@ -272,39 +265,35 @@ func (o *opaque) Expired(t *turn.Turn, _ *wheel.Timer) {
 	}
 }
 
-// repin takes the new snapshot and is judged by it: a connection that would be
-// refused now ends now. One whose service has gone lives on with what it has.
-func (o *opaque) repin() {
-	var t turn.Turn
-	o.judge(&t)
-	o.p.endTurn(&t)
-}
-
-func (o *opaque) judge(t *turn.Turn) {
+// review lets the connection take the snapshot and judges it: a connection that
+// would be refused now ends now. One whose service has gone lives on with what it
+// has.
+func (o *opaque) review(r *review) {
 	o.Lock()
 	defer o.Unlock()
-	defer o.rescue(t)
-	cur := o.p.snap.Load()
-	if o.state >= opEnding || cur == o.snap || !cur.Pin() { // replaced meanwhile: its Apply will ask
+	defer o.rescue(r.t)
+	if o.state >= opEnding || o.snap == r.snap || !r.snap.Pin() {
 		return
 	}
-	svc, ok := cur.Service(o.tun.Peer().Destination, o.tun.Peer().Host)
+	svc, ok := r.service(o.tun.Peer())
 	if !ok {
-		cur.Unpin()
+		r.snap.Unpin()
 		return
 	}
 	o.snap.Unpin()
-	o.bound = bound{cur, svc}
-	if f := o.admit(o.state > opNaming); f != nil {
-		o.fail(t, f)
+	o.bound = bound{r.snap, svc}
+	if f := r.conn(svc, o.conn(o.state > opNaming)); f != nil {
+		o.fail(r.t, f)
 	}
 }
 
 // admit asks the ConnFilters.
 func (o *opaque) admit(opaque bool) *fault.Fault {
-	return fault.Of(o.p.admit(o.svc.Chain, &filters.Conn{
-		Peer: o.tun.Peer(), Service: o.svc.Name, Start: o.since, Opaque: opaque, SNI: o.sni,
-	}))
+	return fault.Of(o.p.admit(o.svc.Chain, o.conn(opaque)))
+}
+
+func (o *opaque) conn(opaque bool) *filters.Conn {
+	return &filters.Conn{Peer: o.tun.Peer(), Service: o.svc.Name, Start: o.since, Opaque: opaque, SNI: o.sni}
 }
 
 // drain asks nothing: nobody could tell the client. It has until the deadline.

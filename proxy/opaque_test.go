@@ -493,7 +493,7 @@ func TestOpaqueAndApply(t *testing.T) {
 		deny.Store(true)
 		r.apply(harbour)
 		synctest.Wait()
-		if o := r.conn(); o.Kind() != fault.PolicyDenied || !c.aborted.Load() {
+		if o := r.conn(); o.Kind() != fault.Revoked || !c.aborted.Load() {
 			t.Errorf("%v, aborted %v", o.Fault, c.aborted.Load())
 		}
 	})

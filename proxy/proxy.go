@@ -120,8 +120,9 @@ type Proxy struct {
 
 // A liveConn is a client's connection inside a tunnel, of whatever protocol.
 type liveConn interface {
-	// repin is asked by Apply: who is unused takes the new snapshot.
-	repin()
+	// review is asked by Apply: it and what goes on in it is judged by the new
+	// snapshot, and who is unused takes that.
+	review(r *review)
 	// inspect is asked by people.
 	inspect() Connection
 
@@ -136,6 +137,8 @@ type Stats struct {
 	Upgraded   atomic.Int64                // requests that became another protocol's connection
 	Opaque     atomic.Int64                // connections of opaque bytes
 	Cut        atomic.Int64                // of both, those that Shutdown had to end
+	Reviewed   atomic.Int64                // connections and requests that a new document has judged again
+	Revoked    atomic.Int64                // of them, those that it refused
 	Settled    [sniff.Reasons]atomic.Int64 // undeclared ports' connections, by what settled what they speak
 	ReplayOver atomic.Int64                // requests whose body found no room for another attempt
 	Panics     atomic.Int64
@@ -220,7 +223,8 @@ func (p *Proxy) ServerStats() *hbone.ServerStats { return p.server.Stats() }
 func (p *Proxy) Snapshot() *snapshot.Snapshot { return p.snap.Load() }
 
 // Apply compiles c and makes the result current in one step. Streams that have
-// begun keep the snapshot they began with. The problems name each object that
+// begun keep the snapshot they began with, and are judged again: those that the new
+// one would refuse have ended when Apply returns. The problems name each object that
 // kept its last good version or failed closed.
 func (p *Proxy) Apply(c *config.Config) []config.Problem {
 	p.applying.Lock()
@@ -234,9 +238,7 @@ func (p *Proxy) Apply(c *config.Config) []config.Problem {
 	}
 	p.stats.Documents.Add(1)
 	old.Retire()
-	for _, c := range p.allLive() {
-		c.repin()
-	}
+	p.reviewAll()
 	return problems
 }
 

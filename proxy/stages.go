@@ -70,6 +70,7 @@ func (x *exchange) requestPhase(c *filters.Chain) *filters.Reply {
 	if !c.SeesRequest() {
 		return c.Request(&x.stream)
 	}
+	x.keepHead()
 	x.spendNow(filters.StageQueue)
 	r := c.Request(&x.stream)
 	x.spendNow(filters.StageFilters)

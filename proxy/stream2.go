@@ -43,9 +43,10 @@ func (in *inner2) Request(t *turn.Turn, s *h2.Stream, fields []h2.Field, end boo
 	st.Lock()
 	defer st.Unlock()
 	defer st.rescue(t)
-	st.in, st.s, st.hold = in, s, in.begin()
+	st.in, st.s = in, s
 	st.codec.Init(s)
-	s.Handle(st)
+	s.Handle(st) // before it takes its snapshot: a review that does not find it is over by then
+	st.hold = in.begin()
 	st.x = in.p.newExchange(t, origin{st, &st.Lane, in.tun.Peer(), st.hold.svc, st.hold.source, in.verdict})
 	if err := st.codec.ReadHead(&st.x.req, fields, end); err != nil {
 		st.x.requestBroken(t, fault.Wrap(kindOfStatus(err.Status), fault.Downstream, err))
@@ -173,6 +174,7 @@ func (st *stream2) cut(t *turn.Turn) { st.s.Abort(t, resetCode(st.x)) }
 func (st *stream2) upgrade(_ *turn.Turn, h hbone.TunnelHandler) hbone.Detached {
 	d := hbone.Detached{Held: st.held, Ended: st.fin}
 	st.held = nil
+	st.in.upgrade(st) // before the stream has another handler
 	d.Tunnel, st.to = hbone.Adopt(st.s, st.in.tun.Peer(), h)
 	return d
 }
@@ -187,6 +189,8 @@ func resetCode(x *exchange) uint32 {
 	switch x.stream.Fault.Kind {
 	case fault.UpstreamTimeout, fault.StreamIdle, fault.DurationExceeded:
 		return h2.CodeCancel // it may be long, but all is well with it
+	case fault.Revoked:
+		return h2.CodeInadequateSecurity // of which clients of gRPC make PERMISSION_DENIED
 	}
 	if err, ok := errors.AsType[*h2.StreamError](x.stream.Fault); ok && err.Remote {
 		switch err.Code {
@@ -202,6 +206,9 @@ func resetCode(x *exchange) uint32 {
 func (st *stream2) done(t *turn.Turn, _ bool) {
 	st.x = nil
 	st.in.end(st.hold)
+	if st.to != nil {
+		st.in.downgrade(st)
+	}
 	if st.closed || st.to != nil { // which is over with the exchange
 		t.Notify(st)
 		return

@@ -65,9 +65,7 @@ func (p *Proxy) newCodec(t *turn.Turn, tun hbone.Tunnel, b bound, v sniff.Verdic
 	in.codec.Init(tun, in, p.limits)
 	in.watch(t, forIdle)
 	p.remember(in)
-	if p.snap.Load() != b.snap { // Apply may have walked the connections just before
-		in.repin()
-	}
+	p.recheck(t, in, b.snap)
 	return in
 }
 

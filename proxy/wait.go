@@ -82,6 +82,8 @@ func (x *exchange) resume(t *turn.Turn, s *filters.Stream, gen uint64) {
 	case due(x.deadline, t.Now()): // a Worker learns of it by its context, and may be quicker than the wheel
 		x.fail(t, fault.Wrap(fault.UpstreamTimeout, fault.Upstream, nil))
 		return
+	case x.unjudged && !x.judge(t):
+		return
 	}
 	x.goOn(t, ph, reply)
 	x.runHeldRequest(t)

@@ -59,6 +59,14 @@ func (d *Drive) Conn(spiffeID string) error {
 	return d.chain.Conn(&filters.Conn{Peer: Peer(d.t, spiffeID), Service: "test", Start: time.Now()})
 }
 
+// Review asks whether a request that is under way may go on.
+func (d *Drive) Review(r *message.Request) error {
+	d.t.Helper()
+	s := new(filters.Stream)
+	s.Request, s.Peer, s.Start = r, d.S.Peer, time.Now()
+	return d.chain.Review(s)
+}
+
 // Request runs the request phase to its end, waits included.
 func (d *Drive) Request(r *message.Request) *filters.Reply {
 	d.t.Helper()

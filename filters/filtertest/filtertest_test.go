@@ -174,3 +174,23 @@ func TestUnknownSettings(t *testing.T) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+// TestReviewIsDriven: a filter's Review is asked on a stream of its own.
+func TestReviewIsDriven(t *testing.T) {
+	d := New(t, filters.Kind{Name: "r", New: func(*filters.Builder, filters.Spec) (filters.Filter, error) { return byPath{}, nil }}, nil)
+	if err := d.Review(Request("GET", "/yes")); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if err := d.Review(Request("GET", "/no")); err == nil {
+		t.Error("not refused")
+	}
+}
+
+type byPath struct{}
+
+func (byPath) Review(s *filters.Stream) error {
+	if string(s.Request.Path) == "/no" {
+		return errors.New("no")
+	}
+	return nil
+}

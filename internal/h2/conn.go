@@ -222,6 +222,19 @@ func (c *Conn) Streams() int {
 	return c.streams.n
 }
 
+// Handlers returns who hears of the streams that are open.
+func (c *Conn) Handlers() []StreamHandler {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]StreamHandler, 0, c.streams.n)
+	for s := range c.streams.all() {
+		if s.h != nil {
+			all = append(all, s.h)
+		}
+	}
+	return all
+}
+
 // Room returns how many more streams Open can make now.
 func (c *Conn) Room() int {
 	c.mu.Lock()

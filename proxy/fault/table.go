@@ -36,6 +36,7 @@ const (
 	PolicyDenied  // an authorization policy's verdict
 	Unauthentic   // the credentials are missing or wrong
 	ExternalDeny  // an external authorizer's verdict
+	Revoked       // a verdict of a document that came while it was under way
 	RateLimited   // beyond a rate
 	FilterFailed  // the filter itself failed, or its time was up
 	FilterTrapped // the filter panicked
@@ -159,6 +160,7 @@ var table = [Kinds]Row{
 	PolicyDenied:  {403, None, Never, "rbac_access_denied", "access denied"},
 	Unauthentic:   {401, None, Never, "jwt_authn_access_denied", "not authenticated"},
 	ExternalDeny:  {403, UAEX, Never, "ext_authz_denied", "denied by an external authorizer"},
+	Revoked:       {403, None, Never, "access_denied_by_new_document", "access denied by a document that came later"},
 	RateLimited:   {429, RL, Never, "local_rate_limited", "rate limited"},
 	FilterFailed:  {500, None, Never, "filter_failed", "a filter failed"},
 	FilterTrapped: {500, None, Never, "filter_trapped", "a filter crashed"},

@@ -72,6 +72,7 @@ type builder struct {
 	infos     map[string]*filters.Service
 	backends  map[string]*upstream.Backend
 	members   map[*upstream.Backend][]upstream.Address
+	reviews   bool // a chain of the service that is being built has a ReviewFilter
 }
 
 func (b *builder) build() {
@@ -117,8 +118,10 @@ func (b *builder) index() {
 // have told of the others.
 func (b *builder) service(s *config.Service, port *config.ServicePort) {
 	v := &Service{Name: portName(s, port), Protocol: protocolOf(port), Info: b.info(s, port)}
+	b.reviews = false
 	v.Chain = b.guard(s, v.Name)
 	b.routes(v, s, port)
+	v.reviews = b.reviews || v.Chain.SeesReview()
 	b.out.services = append(b.out.services, v)
 	for _, a := range s.Addresses {
 		setFirst(b.out.byAddr, netip.AddrPortFrom(a, uint16(port.Port)), v)
@@ -210,6 +213,7 @@ func (b *builder) chain(fb *filters.Builder, l filters.Level) *filters.Chain {
 		return deny(l, err)
 	}
 	b.out.held = append(b.out.held, c)
+	b.reviews = b.reviews || c.SeesReview()
 	return c
 }
 
@@ -218,6 +222,7 @@ type denier struct{ reply *filters.Reply }
 
 func (d denier) Request(*filters.Stream) *filters.Reply { return d.reply }
 func (d denier) Conn(*filters.Conn) error               { return d.reply.Fault }
+func (d denier) Review(*filters.Stream) error           { return d.reply.Fault }
 
 // deny returns a chain that refuses whatever comes.
 func deny(l filters.Level, why error) *filters.Chain {
@@ -240,6 +245,7 @@ func (b *builder) pods(s *config.Service, port *config.ServicePort) {
 			name = fmt.Sprintf("%s/%s:%d", m.Workload.Namespace, m.Workload.Name, m.Addr.Port())
 		}
 		v := &Service{Name: name, Protocol: protocolOf(port), Chain: b.guard(s, name)}
+		v.reviews = v.Chain.SeesReview()
 		be := b.backend("pod "+m.Addr.String(), upstream.LeastRequest)
 		b.members[be] = []upstream.Address{m.Address}
 		v.tcp = b.defaultRule(name, be, speaks(port))

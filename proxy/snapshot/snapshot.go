@@ -62,6 +62,7 @@ type Service struct {
 	tcp  *rule               // the TCPRoute's, or everything to itself
 
 	requests bool // there are HTTPRoutes or GRPCRoutes
+	reviews  bool // one of its chains has a ReviewFilter
 }
 
 // A Route is one rule with one of its backends: everything the engine needs to
@@ -155,6 +156,9 @@ func (v *Service) TCP(random uint32) (*Route, bool) { return v.tcp.pick(random),
 
 // ForRequests reports whether somebody wrote routes for requests.
 func (v *Service) ForRequests() bool { return v.requests }
+
+// SeesReview reports whether a filter judges requests that are under way.
+func (v *Service) SeesReview() bool { return v.reviews }
 
 // ByName reports whether TLS has to know the name that the client asks for.
 func (v *Service) ByName() bool { return v.tls != nil }
