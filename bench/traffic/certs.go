@@ -9,7 +9,24 @@ import (
 )
 
 // Certs are the files of one end's identity.
-type Certs struct{ Cert, Key, Roots string }
+type Certs struct {
+	Cert  string `json:",omitempty"`
+	Key   string `json:",omitempty"`
+	Roots string `json:",omitempty"`
+}
+
+// Pool returns the roots.
+func (c Certs) Pool() (*x509.CertPool, error) {
+	pem, err := os.ReadFile(c.Roots)
+	if err != nil {
+		return nil, fmt.Errorf("load roots: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("no certificate in %s", c.Roots)
+	}
+	return roots, nil
+}
 
 // TLS returns what one end needs for mutual TLS as mesh connections have it:
 // TLS 1.3, ALPN h2, the peer's chain checked and no name asked for.
@@ -18,13 +35,9 @@ func (c Certs) TLS() (server, client *tls.Config, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("load certificate: %w", err)
 	}
-	pem, err := os.ReadFile(c.Roots)
+	roots, err := c.Pool()
 	if err != nil {
 		return nil, nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, nil, fmt.Errorf("no certificate in %s", c.Roots)
 	}
 	server = &tls.Config{
 		Certificates:                []tls.Certificate{cert},

@@ -24,7 +24,7 @@ func (r *Run) connectPlain(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("plan's destination: %w", err)
 		}
-		head = proxyHeader(source, dst, r.plan.Identity)
+		head = ProxyHeader(source, dst, r.plan.Identity)
 	}
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	for _, g := range r.groups {

@@ -8,12 +8,14 @@ import (
 // tlvSPIFFE is the TLV in which node tunnels tell the source's identity.
 const tlvSPIFFE = 0xD0
 
-// proxyHeader writes a PROXY v2 header for TCP over IPv4. It is written here,
-// by the format's text, and not with the parser under test.
-func proxyHeader(src, dst netip.AddrPort, identity string) []byte {
+// ProxyHeader writes a PROXY v2 header for TCP; both addresses are of one family.
+// It is written here, by the format's text, and not with the parser under test.
+func ProxyHeader(src, dst netip.AddrPort, identity string) []byte {
 	b := []byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x00")
-	s, d := src.Addr().As4(), dst.Addr().As4()
-	b = append(append(b, s[:]...), d[:]...)
+	if src.Addr().Is6() {
+		b[13] = 0x21 // TCP over IPv6
+	}
+	b = append(append(b, src.Addr().AsSlice()...), dst.Addr().AsSlice()...)
 	b = binary.BigEndian.AppendUint16(b, src.Port())
 	b = binary.BigEndian.AppendUint16(b, dst.Port())
 	if identity != "" {

@@ -59,7 +59,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(versionCommand(), benchCommand(), partCommand())
+	root.AddCommand(runCommand(), benchCommand(), partCommand(), versionCommand())
 	return root
 }
 
