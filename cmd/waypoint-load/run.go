@@ -32,7 +32,7 @@ then the figures are its own, whatever they are.`
 
 // outputFlags say where results go.
 type outputFlags struct {
-	format, html, save string
+	format, save string
 	quiet              bool
 }
 
@@ -40,7 +40,6 @@ func (f *outputFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVarP(&f.format, "output", "o", "text", "text or json")
 	fs.StringVar(&f.save, "save", "", "file to write the result to as well, as JSON")
-	fs.StringVar(&f.html, "html", "", "file to write a report to: one page that needs nothing else")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on standard error")
 }
 
@@ -56,11 +55,6 @@ func (f *outputFlags) write(w io.Writer, r *load.Result) error {
 	r.Version = version
 	if f.save != "" {
 		if err := writeTo(f.save, r, writeJSON); err != nil {
-			return err
-		}
-	}
-	if f.html != "" {
-		if err := writeTo(f.html, r, writeHTML); err != nil {
 			return err
 		}
 	}
