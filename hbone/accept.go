@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/sandwich-mesh/sandwich/hbone/peer"
 	"github.com/sandwich-mesh/sandwich/hbone/proxyproto"
@@ -49,8 +50,11 @@ type serverConn struct {
 	peer    peer.Info        // what every tunnel of the connection shares
 	cert    *PeerCertificate // with which the connection ends
 	trusted *Credentials     // the set that cert was checked against, or an older one
+	leaveAt time.Time        // …and with which it takes no new tunnels
 
-	ended atomic.Bool // with its peer's certificate
+	// Atomic.
+	ended   atomic.Bool // with its peer's certificate
+	leaving atomic.Bool // it soon will
 }
 
 func newServerConn(s *Server, w *wire.Conn, nc net.Conn) (*serverConn, error) {
@@ -116,10 +120,15 @@ func closeDone(t *turn.Turn, c *h2.Conn, w *wire.Conn) {
 // EOF: a mesh connection is over when either side ends it.
 func (c *serverConn) EOF(*turn.Turn) bool { return false }
 
-// Tick watches over the connection, and ends it with its peer's certificate.
+// Tick watches over the connection: a while before its certificates end the client
+// is asked for another, and with its peer's it ends.
 func (c *serverConn) Tick(t *turn.Turn) {
-	if t.Now().After(c.cert.NotAfter) {
+	switch {
+	case t.Now().After(c.cert.NotAfter):
 		c.distrust(t, c.cert.expired())
+	case t.Now().After(c.leaveAt):
+		c.leaving.Store(true)
+		c.GoAway(t) // which says so once
 	}
 	c.Conn.Tick(t)
 }

@@ -25,6 +25,7 @@ type clientConn struct {
 	// Set once.
 	cert    *PeerCertificate // with which the connection ends
 	trusted *Credentials     // the set that cert was checked against, or an older one
+	leaveAt time.Time        // …and with which it takes no new tunnels
 
 	// Atomic.
 	idleSince atomic.Int64 // Unix seconds; 0 while it carries streams
@@ -72,12 +73,14 @@ func (c *clientConn) Feed(t *turn.Turn, p []byte) error {
 // EOF: a mesh connection is over when either side ends it.
 func (c *clientConn) EOF(*turn.Turn) bool { return false }
 
-// Tick watches over the connection, and ends it with its peer's certificate or
-// when it has long been idle.
+// Tick watches over the connection. A while before its certificates end it takes
+// no new tunnels, and with its peer's it ends, or when it has long been idle.
 func (c *clientConn) Tick(t *turn.Turn) {
 	switch {
 	case t.Now().After(c.cert.NotAfter):
 		c.distrust(t, c.cert.expired())
+	case t.Now().After(c.leaveAt) && !c.draining.Load():
+		c.retire(t)
 	case c.Streams() > 0:
 		c.idleSince.Store(0)
 	case c.idleSince.Load() == 0:

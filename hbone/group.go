@@ -187,7 +187,7 @@ func (g *group) handshake() (*clientConn, error) {
 		w.Discard()
 		return nil, g.noHandshake(err)
 	}
-	c := &clientConn{w: w, g: g, cert: p, trusted: trusted}
+	c := &clientConn{w: w, g: g, cert: p, trusted: trusted, leaveAt: leaveAt(p, trusted, time.Now())}
 	c.Conn = h2.NewConn(w, c, meshOptions(true))
 	return c, nil
 }

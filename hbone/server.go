@@ -232,7 +232,7 @@ func (s *Server) shake(nc net.Conn) (*serverConn, error) {
 		w.Discard()
 		return nil, err
 	}
-	c.trusted = trusted
+	c.trusted, c.leaveAt = trusted, leaveAt(c.cert, trusted, time.Now())
 	return c, nil
 }
 

@@ -118,10 +118,16 @@ func Attached(tun Tunnel) (at time.Time, mesh bool) {
 }
 
 // Draining reports whether a tunnel that is open lives on a mesh connection
-// that is to end with its tunnels: who has a choice takes another.
+// that is to end: who has a choice takes another, and whose client has one says so.
 func Draining(tun Tunnel) bool {
 	t, ok := tun.(*streamTunnel)
-	return ok && t.conn != nil && t.conn.draining.Load()
+	switch {
+	case !ok:
+		return false
+	case t.accepted != nil:
+		return t.accepted.leaving.Load()
+	}
+	return t.conn != nil && t.conn.draining.Load()
 }
 
 // fail ends a tunnel that never got a stream.

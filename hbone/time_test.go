@@ -175,7 +175,7 @@ func TestDeadNode(t *testing.T) {
 }
 
 // TestCertificateEnds: a mesh connection of either role ends with its peer's
-// certificate.
+// certificate, and asks for another before.
 func TestCertificateEnds(t *testing.T) {
 	short := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Minute) }
 	synctest.Test(t, func(t *testing.T) {
@@ -187,8 +187,14 @@ func TestCertificateEnds(t *testing.T) {
 		h := s.tunnel()
 		start := time.Now()
 		go tc.keepAlive()
+		tc.wantGoAway(1<<31-1, http2.ErrCodeNo, "") // come again, says the last half of its minute
+		between(t, "the first GOAWAY", start, 29*time.Second, 32*time.Second)
+		tc.wantPing(true)
+		tc.wantGoAway(1, http2.ErrCodeNo, "")
+		h.write("still here")
+		tc.wantData(1, "still here", false)
 		tc.wantGoAway(1, http2.ErrCodeNo, "expired")
-		between(t, "GOAWAY", start, 55*time.Second, 65*time.Second)
+		between(t, "the last GOAWAY", start, 59*time.Second, 62*time.Second)
 		if err := h.closed(); err == nil {
 			t.Error("the tunnel ended in order")
 		}
@@ -204,12 +210,31 @@ func TestCertificateEnds(t *testing.T) {
 		p := newPool(t, s.client(curlURI), func(o *PoolOptions) { o.Wire, o.Dial = ticking(t), l.dial })
 		h := p.open(dest("192.0.2.2:15008", wayURI))
 		h.want("opened")
-		time.Sleep(58 * time.Second)
-		h.wantNothing()
-		time.Sleep(4 * time.Second)
-		if err := h.closed(); err == nil {
-			t.Error("the tunnel ended in order")
+		time.Sleep(20 * time.Second)
+		s.certs.Set(must(ParsePEM(issued(s.ca, wayURI)))) // renewed: connections have no part in it
+		s.tunnel()
+		time.Sleep(5 * time.Second)
+		same := p.open(dest("192.0.2.2:15008", wayURI))
+		same.want("opened")
+		if n := p.Stats().Conns.Load(); n != 1 {
+			t.Errorf("%d connections, want the one", n)
 		}
+		s.tunnel()
+		time.Sleep(10 * time.Second) // and now its last half has begun
+		h.wantNothing()
+		next := p.open(dest("192.0.2.2:15008", wayURI))
+		next.want("opened")
+		if n := p.Stats().Conns.Load(); n != 2 {
+			t.Errorf("%d connections, want another for what is new", n)
+		}
+		time.Sleep(27 * time.Second)
+		for _, old := range []*heard{h, same} {
+			if err := old.closed(); err == nil {
+				t.Error("the tunnel ended in order")
+			}
+		}
+		next.wantNothing()
+		next.abort(CodeCancel)
 		if n := p.Stats().Distrusted.Load(); n != 1 {
 			t.Errorf("Distrusted is %d", n)
 		}

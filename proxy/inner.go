@@ -414,6 +414,9 @@ func kindOfStatus(status int) fault.Kind {
 func (in *inner) writeContinue(t *turn.Turn)                           { in.codec.Continue(t) }
 func (in *inner) writeInformational(t *turn.Turn, r *message.Response) { in.codec.Informational(t, r) }
 func (in *inner) writeHead(t *turn.Turn, r *message.Response, end bool) error {
+	if hbone.Draining(in.tun) { // the next request finds another tunnel
+		r.Close = true
+	}
 	return in.codec.WriteHead(t, r, end)
 }
 func (in *inner) writeChunk(t *turn.Turn, c *message.Chunk) error { return in.codec.WriteChunk(t, c) }

@@ -124,7 +124,7 @@ func (in *inner2) count() {
 // too long.
 func (in *inner2) Expired(t *turn.Turn, _ *wheel.Timer) {
 	defer in.rescue(t)
-	if in.again(t, in.h2.Streams() > 0) {
+	if in.again(t, in.h2.Streams() > 0) || hbone.Draining(in.tun) {
 		in.h2.GoAway(t)
 	}
 	in.h2.Tick(t)

@@ -110,6 +110,7 @@ var constantRows = []struct{ dir, name, about, istio, why string }{
 	{"hbone", "maxConns", "mesh connections to one destination", "none", "at 100 streams each it is more than a node has sockets for"},
 	{"hbone", "spreadAt", "streams on a mesh connection before the next one", "100", "batches form on few connections"},
 	{"hbone", "recheckEvery", "looks at the peers' certificates of live connections", "none", "authorities expire, and connections live for days"},
+	{"hbone", "leaveAhead", "before its certificates end a mesh connection takes no new streams", "none", "those it has can finish; the next ones are on a connection with newer certificates"},
 	{"internal/h2", "pingAfter", "silence before a PING", "10s", "same"},
 	{"internal/h2", "pingTimeout", "for its answer", "20s", "same"},
 	{"internal/h2", "pingSeldom", "between PINGs on a connection inside a tunnel, which are sent only while requests are under way", "none", "gRPC servers end connections that ask more often"},

@@ -2,11 +2,13 @@ package devmesh
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,6 +56,8 @@ type Options struct {
 	ObserveConn func(Mode, *proxy.ConnOutcome)
 	// OnFault hears of what went wrong on a connection, and where.
 	OnFault func(where string, err error)
+	// Lifetime is how long certificates are good; 0 is longer than a mesh lives.
+	Lifetime time.Duration
 	// Listen is the address entries listen on; 127.0.0.1 if empty.
 	Listen string
 	// FirstPort is tried for the first entry, the next for the next; 0 chooses
@@ -94,7 +98,15 @@ type Mesh struct {
 	waypoints map[Mode]*proxy.Proxy
 	tunnels   []*nodeTunnel
 	apps      map[string]*app
+	holders   []holder
+	meshAddr  string // where the waypoint accepts HBONE
 	closers   []func()
+}
+
+// A holder has certificates for an identity.
+type holder struct {
+	id    string
+	certs *hbone.Certificates
 }
 
 // Start builds a mesh for a document: an echo for each workload, a node tunnel
@@ -156,22 +168,54 @@ func (m *Mesh) Waypoint(mode Mode) *proxy.Proxy { return m.waypoints[mode] }
 // CA returns the mesh's authority.
 func (m *Mesh) CA() *devca.CA { return m.ca }
 
+// HBONEAddr is where the waypoint of mode HBONE listens.
+func (m *Mesh) HBONEAddr() string { return m.meshAddr }
+
 // identity makes certificates for an identity of the mesh.
 func (m *Mesh) identity(id string) (*hbone.Certificates, error) {
-	leaf, err := m.ca.Issue([]string{id})
-	if err != nil {
-		return nil, err
-	}
-	cr, err := hbone.ParsePEM(hbone.PEM{Chain: leaf.Chain, Key: leaf.Key, Roots: m.ca.PEM()})
-	if err != nil {
-		return nil, fmt.Errorf("certificate for %s: %w", id, err)
-	}
 	c, err := hbone.NewCertificates(hbone.CertificatesOptions{})
 	if err != nil {
 		return nil, err
 	}
-	c.Set(cr)
+	h := holder{id, c}
+	if err := m.issue(h); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.holders = append(m.holders, h)
 	return c, nil
+}
+
+// issue gives a holder a new certificate.
+func (m *Mesh) issue(h holder) error {
+	leaf, err := m.ca.Issue([]string{h.id}, func(c *x509.Certificate) {
+		if m.Lifetime > 0 {
+			c.NotAfter = time.Now().Add(m.Lifetime)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	cr, err := hbone.ParsePEM(hbone.PEM{Chain: leaf.Chain, Key: leaf.Key, Roots: m.ca.PEM()})
+	if err != nil {
+		return fmt.Errorf("certificate for %s: %w", h.id, err)
+	}
+	h.certs.Set(cr)
+	return nil
+}
+
+// Rotate gives everybody a new certificate.
+func (m *Mesh) Rotate() error {
+	m.mu.Lock()
+	all := slices.Clone(m.holders)
+	m.mu.Unlock()
+	for _, h := range all {
+		if err := m.issue(h); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *Mesh) wire() wire.Options { return wire.Options{Wheel: m.wheel, Tick: time.Second} }
@@ -303,6 +347,7 @@ func (m *Mesh) startWaypoint(mode Mode) error {
 		err = m.startInbound(m.waypointID(), addr.Addr(), l.Addr())
 	} else {
 		ls.HBONE = []net.Listener{l}
+		m.meshAddr = l.Addr().String()
 		m.net.set(addr, l.Addr().String())
 	}
 	m.closers = append(m.closers, func() {
