@@ -23,12 +23,20 @@ type Comparison struct {
 	Contests []*Contest    `json:"contests"`
 }
 
+// What a comparison takes if nothing else is asked for: all works are done in
+// less than eight minutes.
+const (
+	DefaultRounds = 7
+	DefaultTime   = 1400 * time.Millisecond // of each proxy in a round
+)
+
 // Contests does the works one after the other.
 func (r *Rig) Contests(ctx context.Context, works []Work, commit string) (*Comparison, error) {
 	c := &Comparison{
 		Date: time.Now().UTC().Truncate(time.Second), Commit: commit, Machine: r.Machine(),
-		Rounds: r.Rounds, For: r.For, Rate: 0,
+		Rounds: r.Rounds, For: r.For, Rate: latencyRate,
 	}
+	r.logf("%d works; about %v if every proxy is here", len(works), r.Estimate(works).Round(10*time.Second))
 	for i, w := range works {
 		r.logf("%d of %d: %s", i+1, len(works), w.Title)
 		one, err := r.Contest(ctx, w)
@@ -38,6 +46,34 @@ func (r *Rig) Contests(ctx context.Context, works []Work, commit string) (*Compa
 		c.Contests = append(c.Contests, one)
 	}
 	return c, nil
+}
+
+// What measuring takes besides the time that is measured: streams that come to
+// rest, processes that speak to each other; and for each proxy, starting it and
+// its load, and what goes before the first round.
+const (
+	restTime  = 10 * time.Millisecond
+	drainTime = 150 * time.Millisecond
+	beginTime = time.Second
+)
+
+// Estimate is about how long works take if every proxy is here.
+func (r *Rig) Estimate(works []Work) (d time.Duration) {
+	for _, w := range works {
+		for _, who := range contestants() {
+			if !who.does(w) {
+				continue
+			}
+			d += beginTime + time.Duration(r.Rounds)*time.Duration(r.slices())*(slice+sliceWarm+restTime)
+			if w.Latency {
+				d += time.Duration(r.Rounds) * (r.latencyTime() + latencyWarm + drainTime)
+			}
+		}
+		if w.Latency { // and without a proxy
+			d += beginTime + time.Duration(r.Rounds)*(r.latencyTime()+latencyWarm+drainTime)
+		}
+	}
+	return d
 }
 
 // ComparisonFile is where the last run lies, in the folder of results.

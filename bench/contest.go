@@ -28,8 +28,8 @@ type Work struct {
 // Works are all there are, in the order in which they are done.
 func Works() []Work {
 	return []Work{
-		{Name: "proxy-32", Title: "PROXY in, plain out: 32 connections", Streams: 32},
-		{Name: "hbone-32", Title: "HBONE in and out: 32 streams on 4 connections", Mesh: true, Streams: 32, Conns: 4},
+		{Name: "proxy-32", Title: "PROXY in, plain out: 32 connections", Streams: 32, Latency: true},
+		{Name: "hbone-32", Title: "HBONE in and out: 32 streams on 4 connections", Mesh: true, Streams: 32, Conns: 4, Latency: true},
 		{Name: "hbone-256", Title: "HBONE in and out: 256 streams on 8 connections", Mesh: true, Streams: 256, Conns: 8},
 		{Name: "grpc-32", Title: "gRPC, HBONE in and out: 32 calls on 4 connections", Mesh: true, Calls: true, Streams: 32, Conns: 4},
 	}
@@ -219,7 +219,10 @@ func (r *Rig) Contest(ctx context.Context, w Work) (*Contest, error) {
 		}
 		e.Allocs = &n
 	}
-	return c, nil
+	if w.Latency {
+		err = r.added(ctx, w, end, ran)
+	}
+	return c, err
 }
 
 func idleOfAll(ctx context.Context, ran []*Entry) error {

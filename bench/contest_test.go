@@ -44,6 +44,9 @@ func TestContest(t *testing.T) {
 			if e.Idle.RSS < 1<<20 || e.Loaded.RSS < e.Idle.RSS/2 || e.Loaded.RSS < e.Loaded.Anon {
 				t.Errorf("%s: %s holds %+v idle and %+v loaded", w.Name, e.Name, e.Idle, e.Loaded)
 			}
+			if e.P50 == nil || e.P99 == nil || e.P50.Low < -100_000 || e.P99.High > 10_000_000 {
+				t.Errorf("%s: %s adds %+v and %+v µs", w.Name, e.Name, e.P50, e.P99)
+			}
 			if tells := e.Name == Ours || e.Name == "Go's libraries"; tells != (e.Allocs != nil) {
 				t.Errorf("%s: %s tells of allocations: %v", w.Name, e.Name, e.Allocs)
 			}
@@ -57,6 +60,42 @@ func TestContest(t *testing.T) {
 	}
 }
 
+// TestPace: latency is that of answers as expected; others are an error, and so
+// is a load that does not begin.
+func TestPace(t *testing.T) {
+	r := newRig(t)
+	echo := startPart(t, r, "echo", PartOptions{})
+	w := Work{Name: "few", Streams: 2}
+	s, err := r.pace(t.Context(), w, echo, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.End()
+	for range 2 {
+		if err := s.measure(t.Context(), r.For); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.p50) != 2 || s.p50[0] <= 0 || s.p99[1] < s.p50[1] {
+		t.Errorf("got %v and %v µs, want two of each", s.p50, s.p99)
+	}
+	bad := httptest.NewServer(http.NotFoundHandler())
+	defer bad.Close()
+	p := &Process{Addr: strings.TrimPrefix(bad.URL, "http://"), done: make(chan struct{})}
+	wrong, err := r.pace(t.Context(), w, p, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wrong.End()
+	if err := wrong.measure(t.Context(), r.For); err == nil || !strings.Contains(err.Error(), "requests failed") {
+		t.Errorf("a server that answers 404: got %v", err)
+	}
+	bad.Close()
+	if _, err := r.pace(t.Context(), w, p, true); err == nil {
+		t.Error("load on a port where nobody listens began")
+	}
+}
+
 func TestWorksHaveNames(t *testing.T) {
 	seen := map[string]bool{}
 	for _, w := range Works() {
@@ -64,6 +103,20 @@ func TestWorksHaveNames(t *testing.T) {
 			t.Errorf("%+v", w)
 		}
 		seen[w.Name] = true
+	}
+}
+
+// TestEstimate: all works take less than eight minutes by default, and more
+// rounds more.
+func TestEstimate(t *testing.T) {
+	r := &Rig{Options: Options{Rounds: DefaultRounds, For: DefaultTime}}
+	got := r.Estimate(Works())
+	if got < 4*time.Minute || got > 7*time.Minute+30*time.Second {
+		t.Errorf("got %v, want some minutes and well below eight", got)
+	}
+	r.Rounds *= 2
+	if more := r.Estimate(Works()); more < got*3/2 {
+		t.Errorf("twice the rounds: got %v after %v", more, got)
 	}
 }
 

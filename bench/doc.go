@@ -14,5 +14,5 @@
 //
 // One scenario runs at a time, from one goroutine.
 //
-// Start reading at Scenarios.
+// Start reading at Scenarios for bars, at Works for the comparison with others.
 package bench

@@ -94,14 +94,16 @@ func serveMetrics(addr string) error {
 	return nil
 }
 
-// Part runs a part: "load", which reads a plan and prints results, "inside",
-// which is the engine and looks into itself, or one that listens, prints its
+// Part runs a part: "load" and "pace", which read a plan and print results,
+// "inside", which is the engine and looks into itself, or one that listens, prints its
 // address and serves. All end when in ends, so a part never outlives who
 // started it.
 func Part(ctx context.Context, name, options string, in io.Reader, out io.Writer) error {
 	switch name {
 	case "load":
 		return loadPart(ctx, in, out)
+	case "pace":
+		return pacePart(ctx, in, out)
 	case "inside":
 		return insidePart(ctx, options, in, out)
 	}

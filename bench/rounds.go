@@ -34,6 +34,9 @@ const (
 	sliceWarm = 30 * time.Millisecond
 )
 
+// slices is how many make a round for one variant.
+func (r *Rig) slices() int { return max(1, int(r.For/slice)) }
+
 // Compare runs rounds in which every variant has its turn, each slice beginning
 // with another one.
 func (r *Rig) Compare(ctx context.Context, variants []Variant) ([]Costs, error) {
@@ -53,7 +56,7 @@ func (r *Rig) Compare(ctx context.Context, variants []Variant) ([]Costs, error) 
 	}
 	for round := range r.Rounds {
 		sums := make([]tally, len(variants))
-		for n := range max(1, int(r.For/slice)) {
+		for n := range r.slices() {
 			for i := range variants {
 				at := (n + i) % len(variants)
 				res, err := sessions[at].Measure(ctx, traffic.Measure{Warm: sliceWarm, For: slice})

@@ -11,14 +11,75 @@ import (
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
 )
 
-// A Session is load in a process of its own. Its connections stand from one
-// measurement to the next.
-type Session struct {
+// A talk is with a part that answers each line with a line.
+type talk struct {
 	proc *Process
-	to   *Process // what is loaded
+	to   *Process // what is loaded by it
 	in   *json.Encoder
 	out  *bufio.Reader
 }
+
+// talk starts a part that loads p, and tells it the plan.
+func (r *Rig) talk(ctx context.Context, cpu int, part string, p *Process, plan any) (*talk, error) {
+	proc, out, err := r.start(part, cpu, append(r.self[:len(r.self):len(r.self)], part, "{}"))
+	if err != nil {
+		return nil, err
+	}
+	t := &talk{proc: proc, to: p, in: json.NewEncoder(proc.in.(io.Writer)), out: out}
+	var ready json.RawMessage
+	if err := t.ask(ctx, plan, &ready, startTime); err != nil {
+		t.End()
+		return nil, err
+	}
+	return t, nil
+}
+
+// End closes the part's connections.
+func (t *talk) End() { t.proc.Stop() }
+
+// ask hands v to the part and waits for its answer, but not for ever.
+func (t *talk) ask(ctx context.Context, v, into any, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := t.in.Encode(v); err != nil {
+		return fmt.Errorf("speak to the load process: %w: %s", err, t.proc.log)
+	}
+	type answer struct {
+		line []byte
+		err  error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		line, err := t.out.ReadBytes('\n')
+		got <- answer{line, err}
+	}()
+	select {
+	case a := <-got:
+		if a.err == nil {
+			a.err = json.Unmarshal(a.line, into)
+		}
+		if a.err != nil {
+			t.proc.Stop() // so that its last words are complete
+			return t.blame(fmt.Errorf("load: %w: %s", a.err, t.proc.log))
+		}
+		return nil
+	case <-ctx.Done():
+		t.proc.Stop()
+		return t.blame(fmt.Errorf("load does not answer: %w: %s", context.Cause(ctx), t.proc.log))
+	}
+}
+
+// blame adds to an error that what was loaded has ended, if it has.
+func (t *talk) blame(err error) error {
+	if gone := t.to.alive(); gone != nil {
+		return fmt.Errorf("%w (%w)", err, gone)
+	}
+	return err
+}
+
+// A Session is load in a process of its own. Its connections stand from one
+// measurement to the next.
+type Session struct{ *talk }
 
 // Load starts a session that loads p, on the CPU that load has.
 func (r *Rig) Load(ctx context.Context, p *Process, plan traffic.Plan) (*Session, error) {
@@ -27,66 +88,22 @@ func (r *Rig) Load(ctx context.Context, p *Process, plan traffic.Plan) (*Session
 
 func (r *Rig) load(ctx context.Context, cpu int, p *Process, plan traffic.Plan) (*Session, error) {
 	plan.Addr, plan.PID = p.Addr, p.PID()
-	proc, out, err := r.start("load", cpu, append(r.self[:len(r.self):len(r.self)], "load", "{}"))
+	t, err := r.talk(ctx, cpu, "load", p, plan)
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{proc: proc, to: p, in: json.NewEncoder(proc.in.(io.Writer)), out: out}
-	if _, err := s.call(ctx, plan, startTime); err != nil {
-		s.End()
-		return nil, err
-	}
-	return s, nil
+	return &Session{t}, nil
 }
 
 // Measure has the load work and returns what came of it. Load that met errors
 // is an error.
 func (s *Session) Measure(ctx context.Context, m traffic.Measure) (*traffic.Result, error) {
-	res, err := s.call(ctx, m, m.Warm+m.For+startTime)
-	if err == nil {
-		err = res.Err()
-	}
-	if err != nil {
-		if gone := s.to.alive(); gone != nil {
-			return nil, fmt.Errorf("%w (%w)", err, gone)
-		}
+	res := &traffic.Result{}
+	if err := s.ask(ctx, m, res, m.Warm+m.For+startTime); err != nil {
 		return nil, err
 	}
+	if err := res.Err(); err != nil {
+		return nil, s.blame(err)
+	}
 	return res, nil
-}
-
-// End closes the session's connections.
-func (s *Session) End() { s.proc.Stop() }
-
-// call hands v to the load process and waits for its answer, but not for ever.
-func (s *Session) call(ctx context.Context, v any, limit time.Duration) (*traffic.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	if err := s.in.Encode(v); err != nil {
-		return nil, fmt.Errorf("speak to the load process: %w: %s", err, s.proc.log)
-	}
-	type answer struct {
-		res traffic.Result
-		err error
-	}
-	got := make(chan answer, 1)
-	go func() {
-		var a answer
-		line, err := s.out.ReadBytes('\n')
-		if a.err = err; err == nil {
-			a.err = json.Unmarshal(line, &a.res)
-		}
-		got <- a
-	}()
-	select {
-	case a := <-got:
-		if a.err != nil {
-			s.proc.Stop() // so that its last words are complete
-			return nil, fmt.Errorf("load: %w: %s", a.err, s.proc.log)
-		}
-		return &a.res, nil
-	case <-ctx.Done():
-		s.proc.Stop()
-		return nil, fmt.Errorf("load does not answer: %w: %s", context.Cause(ctx), s.proc.log)
-	}
 }

@@ -48,7 +48,7 @@ func Nginx() Peer {
 	return Peer{
 		Name: "nginx", program: "nginx", install: "apt-get install nginx-light", config: "nginx.conf",
 		args: func(file, dir string) []string { return []string{"-p", dir, "-c", file, "-e", "stderr"} },
-		Note: "as HAProxy; buffers whole heads and bodies before it sends on",
+		Note: "as HAProxy; reads a request's body whole before it sends it on",
 	}
 }
 

@@ -1,0 +1,167 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/bench/load"
+)
+
+// latencyRate is how many requests a second latency is measured at: few enough
+// that nobody queues, as in Istio's published figures.
+const latencyRate = 1000
+
+// Each measurement of latency has a begin that does not count, and no more time
+// than a thousand requests take.
+const (
+	latencyWarm = 200 * time.Millisecond
+	latencyMost = time.Second
+)
+
+func (r *Rig) latencyTime() time.Duration { return min(r.For, latencyMost) }
+
+// A pace is what came of load at a fixed rate.
+type pace struct {
+	P50, P99 time.Duration // from the time at which a request was to be sent
+	Done     int64
+	Failed   int64
+	Why      []string
+}
+
+// pacePart reads a load, connects and says so; then it answers each line with
+// what came of making the load once, until in ends.
+func pacePart(ctx context.Context, in io.Reader, out io.Writer) error {
+	lines, answers := json.NewDecoder(in), json.NewEncoder(out)
+	var spec load.Spec
+	if err := lines.Decode(&spec); err != nil {
+		return fmt.Errorf("read the load: %w", err)
+	}
+	run, err := load.Start(ctx, spec, load.Options{})
+	if err != nil {
+		return err
+	}
+	if err := answers.Encode(pace{}); err != nil {
+		return err
+	}
+	for {
+		var again bool
+		if err := lines.Decode(&again); err != nil {
+			os.Exit(0) // in ended; connections end with the process
+		}
+		res, err := run.Measure(ctx)
+		if err != nil {
+			return err
+		}
+		p := pace{res.Latency.P50, res.Latency.P99, res.Done, res.Failed, res.Why}
+		if err := answers.Encode(p); err != nil {
+			return err
+		}
+	}
+}
+
+// paceOf is load at the fixed rate through p, or straight to the answering end.
+func (r *Rig) paceOf(w Work, p *Process, direct bool) load.Spec {
+	t := load.Target{Addr: p.Addr, Via: load.ViaProxy, Protocol: load.HTTP1, To: vip, Identities: []string{clientID}}
+	switch {
+	case w.Mesh:
+		t.Via, t.Identities, t.Certs = load.ViaHBONE, nil, r.certs["curl"]
+	case direct:
+		t.Via, t.Identities, t.To = load.ViaTCP, nil, ""
+	}
+	fields := []load.Field{
+		{Name: "user-agent", Value: "bars/1.0"}, {Name: "accept", Value: "*/*"}, {Name: "x-canary", Value: "0"},
+		{Name: "authorization", Value: "Bearer abcdefghijklmnopqrstuvwxyz0123456789"},
+		{Name: "traceparent", Value: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+		{Name: "x-echo", Value: "0000000000000000"},
+	}
+	return load.Spec{
+		Target: t, Schedule: load.Schedule{Shape: load.Constant, Rate: latencyRate},
+		Mix:         []load.Kind{{Path: routePrefix + "/items?bytes=1024", Host: "svc.bench", Fields: fields, Bytes: 1024}},
+		Connections: w.Streams, Mesh: w.Conns, Workers: 1, Warm: latencyWarm, For: r.latencyTime(),
+	}
+}
+
+// A paced process is under load at the fixed rate, again and again.
+type paced struct {
+	*talk
+	p50, p99 []float64 // µs, of each round
+}
+
+func (r *Rig) pace(ctx context.Context, w Work, p *Process, direct bool) (*paced, error) {
+	t, err := r.talk(ctx, loadCPU, "pace", p, r.paceOf(w, p, direct))
+	if err != nil {
+		return nil, err
+	}
+	return &paced{talk: t}, nil
+}
+
+// measure makes the load once.
+func (s *paced) measure(ctx context.Context, length time.Duration) error {
+	var p pace
+	if err := s.ask(ctx, true, &p, length+latencyWarm+startTime); err != nil {
+		return err
+	}
+	switch {
+	case p.Failed > 0:
+		return fmt.Errorf("%d of %d requests failed, first: %v", p.Failed, p.Failed+p.Done, p.Why)
+	case p.Done == 0:
+		return errors.New("no request was answered")
+	}
+	s.p50 = append(s.p50, float64(p.P50)/1000)
+	s.p99 = append(s.p99, float64(p.P99)/1000)
+	return nil
+}
+
+// added measures what each adds to the latency of the path without a proxy,
+// round by round.
+func (r *Rig) added(ctx context.Context, w Work, end *Process, ran []*Entry) error {
+	var all []*paced
+	defer func() {
+		for _, s := range all {
+			s.End()
+		}
+	}()
+	for i := range len(ran) + 1 {
+		p, name := end, "without a proxy"
+		if i > 0 {
+			p, name = ran[i-1].proc, ran[i-1].Name
+		}
+		s, err := r.pace(ctx, w, p, i == 0)
+		if err != nil {
+			return fmt.Errorf("latency of %s: %w", name, err)
+		}
+		all = append(all, s)
+	}
+	for round := range r.Rounds {
+		for i := range all {
+			at := (round + i) % len(all)
+			if err := all[at].measure(ctx, r.latencyTime()); err != nil {
+				return fmt.Errorf("latency, round %d: %w", round+1, err)
+			}
+		}
+		direct := all[0]
+		for i, e := range ran {
+			r.logf("  latency, round %d  %-26s  p50 %+6.0f µs, p99 %+6.0f µs", round+1, e.Name,
+				all[i+1].p50[round]-direct.p50[round], all[i+1].p99[round]-direct.p99[round])
+		}
+	}
+	for i, e := range ran {
+		p50, p99 := more(all[i+1].p50, all[0].p50), more(all[i+1].p99, all[0].p99)
+		e.P50, e.P99 = &p50, &p99
+	}
+	return nil
+}
+
+// more is how much more some figures are than others.
+func more(of, to []float64) Spread {
+	var s []float64
+	for i := range of {
+		s = append(s, of[i]-to[i])
+	}
+	return spread(s)
+}
