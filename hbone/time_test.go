@@ -186,11 +186,15 @@ func TestCertificateEnds(t *testing.T) {
 		tc.wantStatus(1, 200, false)
 		h := s.tunnel()
 		start := time.Now()
-		go tc.keepAlive()
+		for range 5 {
+			time.Sleep(5 * time.Second)
+			tc.fr.WriteRawFrame(0xfe, 0, 0, nil) // a sign of life
+		}
 		tc.wantGoAway(1<<31-1, http2.ErrCodeNo, "") // come again, says the last half of its minute
 		between(t, "the first GOAWAY", start, 29*time.Second, 32*time.Second)
 		tc.wantPing(true)
 		tc.wantGoAway(1, http2.ErrCodeNo, "")
+		go tc.keepAlive()
 		h.write("still here")
 		tc.wantData(1, "still here", false)
 		tc.wantGoAway(1, http2.ErrCodeNo, "expired")
