@@ -101,7 +101,7 @@ func (b *book) point(now int64) error {
 	secs := time.Duration(now - b.at).Seconds()
 	p := Point{
 		At:     time.Duration(now - b.window.from).Seconds(),
-		Rate:   float64(second.done) / secs,
+		Rate:   float64(second.ended) / secs,
 		Sent:   float64(second.sent) / secs,
 		Failed: second.failed(),
 		P50:    time.Duration(second.corrected.ValueAtPercentile(50)),
@@ -148,7 +148,7 @@ func (b *book) close(now int64) error {
 		return err
 	}
 	b.elapsed = time.Duration(now - b.window.from)
-	b.done = b.total.done
+	b.done = b.total.ended
 	b.ownCPU, b.cpu = b.lastOwn.since(b.own), b.lastTarget.since(b.target)
 	return nil
 }

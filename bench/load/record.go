@@ -97,6 +97,7 @@ type record struct {
 	failures                [failures]int64
 	statuses                map[int]int64
 	sent, done, bytes       int64
+	ended                   int64 // answers within the part that counts, whenever their requests began
 	waited                  int64 // requests that found every connection busy
 	lost, refused           int64 // connections: that ended, that could not be made
 	why                     []string
@@ -157,6 +158,7 @@ func (r *record) merge(o *record) {
 	r.sent += o.sent
 	r.done += o.done
 	r.bytes += o.bytes
+	r.ended += o.ended
 	r.waited += o.waited
 	r.lost += o.lost
 	r.refused += o.refused

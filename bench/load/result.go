@@ -160,9 +160,7 @@ func machine() string {
 
 // What a run may be of its own making.
 const (
-	// lagShare is the most that the p99 of lag may be of the p99 of latency, and
 	// lagFloor is a lag that is never held against a run.
-	lagShare = 0.10
 	lagFloor = 100 * time.Microsecond
 	// cpuShare is the most of its CPUs that the generator may use.
 	cpuShare = 0.90
@@ -170,14 +168,14 @@ const (
 
 // bound says why the figures are the generator's own, or nothing.
 func (r *Result) bound() string {
-	lag, most := r.Lag.P99, time.Duration(lagShare*float64(r.Latency.P99))
+	lag, most := r.Lag.P99, time.Duration(r.Spec.LagShare*float64(r.Latency.P99))
 	switch {
 	case r.Generator.Share > cpuShare:
 		return fmt.Sprintf("the generator used %.0f %% of its CPUs, and more than %.0f %% means that it was the bottleneck: ask for less, or give it more CPUs and --workers",
 			100*r.Generator.Share, 100*cpuShare)
 	case lag > max(most, lagFloor):
 		return fmt.Sprintf("the generator was late: p99 of its lag is %v, and more than %.0f %% of the latency's (%v) means that figures are its own: ask for less, or give it a CPU of its own",
-			lag.Round(time.Microsecond), 100*lagShare, r.Latency.P99.Round(time.Microsecond))
+			lag.Round(time.Microsecond), 100*r.Spec.LagShare, r.Latency.P99.Round(time.Microsecond))
 	}
 	return ""
 }

@@ -63,6 +63,8 @@ type Spec struct {
 	Requests    int64         `json:"requests,omitempty"` // at most; 0 is no limit
 	Timeout     time.Duration `json:"timeout"`
 	Seed        uint64        `json:"seed"`
+	// LagShare is how much of the latency's p99 that of the generator's lag may be.
+	LagShare float64 `json:"lagShare"`
 }
 
 // A Target is what is loaded, and how it is reached.
@@ -127,6 +129,7 @@ func (s Spec) withDefaults() Spec {
 	s.Workers = min(cmp.Or(s.Workers, runtime.NumCPU()), max(s.Connections, 1))
 	s.Timeout = cmp.Or(s.Timeout, 10*time.Second)
 	s.Seed = cmp.Or(s.Seed, 1)
+	s.LagShare = cmp.Or(s.LagShare, 0.10)
 	if t.Via == ViaHBONE && s.Mesh == 0 {
 		s.Mesh = (s.Connections + 99) / 100 // ztunnel puts 100 on one
 	}
@@ -200,6 +203,8 @@ func (s *Spec) checkTimes() error {
 		return fmt.Errorf("warm-up is %v: it must be 0 to %v", s.Warm, maxTime)
 	case s.Timeout < time.Millisecond || s.Timeout > time.Hour:
 		return fmt.Errorf("timeout is %v: it must be 1ms to 1h", s.Timeout)
+	case !(s.LagShare > 0) || s.LagShare > 1:
+		return fmt.Errorf("lag share is %v: it must be more than 0 and at most 1", s.LagShare)
 	case s.Requests < 0:
 		return fmt.Errorf("requests is %d: it must be 0, for no limit, or more", s.Requests)
 	}

@@ -81,6 +81,9 @@ func (s *slot) done(t *turn.Turn, o outcome, usable bool) {
 	now := w.run.now()
 	w.mu.Lock()
 	w.busy--
+	if o.failure == ok && w.counted(now) {
+		w.rec.ended++
+	}
 	if s.counts {
 		w.rec.note(s, now, o)
 	}

@@ -73,6 +73,7 @@ func (f *loadFlags) add(cmd *cobra.Command) {
 	fs.IntVar(&s.Mesh, "mesh-connections", 0, "with --via hbone: connections that carry the tunnels; one for each 100 if 0")
 	fs.IntVar(&s.Workers, "workers", 0, "threads that make load; one for each CPU if 0")
 	fs.DurationVar(&s.Timeout, "timeout", 10*time.Second, "how long an answer may take")
+	fs.Float64Var(&s.LagShare, "lag-share", 0.1, "how much of the latency's p99 that of the generator's lag may be, until figures are its own")
 	fs.Uint64Var(&s.Seed, "seed", 1, "of what is left to chance: the same seed, the same schedule")
 	fs.StringVarP(&f.kind.Method, "method", "X", "", "method; GET, or POST with a body")
 	fs.StringVar(&f.kind.Host, "host", "", "Host of requests; the destination if not given")

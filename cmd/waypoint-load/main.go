@@ -59,7 +59,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), benchCommand(), partCommand(), versionCommand())
+	root.AddCommand(runCommand(), searchCommand(), compareCommand(), benchCommand(), partCommand(), versionCommand())
 	return root
 }
 

@@ -32,7 +32,7 @@ then the figures are its own, whatever they are.`
 
 // outputFlags say where results go.
 type outputFlags struct {
-	format, save string
+	format, html, save string
 	quiet              bool
 }
 
@@ -40,6 +40,7 @@ func (f *outputFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVarP(&f.format, "output", "o", "text", "text or json")
 	fs.StringVar(&f.save, "save", "", "file to write the result to as well, as JSON")
+	fs.StringVar(&f.html, "html", "", "file to write a report to: one page that needs nothing else")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on standard error")
 }
 
@@ -54,7 +55,12 @@ func (f *outputFlags) check() error {
 func (f *outputFlags) write(w io.Writer, r *load.Result) error {
 	r.Version = version
 	if f.save != "" {
-		if err := writeTo(f.save, r, writeJSON); err != nil {
+		if err := saveJSON(f.save, r); err != nil {
+			return err
+		}
+	}
+	if f.html != "" {
+		if err := writeTo(f.html, func(w io.Writer) error { return writeHTML(w, r) }); err != nil {
 			return err
 		}
 	}
@@ -64,15 +70,20 @@ func (f *outputFlags) write(w io.Writer, r *load.Result) error {
 	return writeText(w, r)
 }
 
-func writeTo(file string, r *load.Result, write func(io.Writer, *load.Result) error) error {
+// writeTo makes a file of what write writes.
+func writeTo(file string, write func(io.Writer) error) error {
 	out, err := os.Create(file)
 	if err != nil {
 		return err
 	}
-	return errors.Join(write(out, r), out.Close())
+	return errors.Join(write(out), out.Close())
 }
 
-func writeJSON(w io.Writer, v *load.Result) error {
+func saveJSON(file string, v any) error {
+	return writeTo(file, func(w io.Writer) error { return writeJSON(w, v) })
+}
+
+func writeJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(v)

@@ -55,36 +55,78 @@ func headline(r *load.Result) string {
 	return fmt.Sprintf("%s for %v: %s via %s on %s, %s", loop, r.Elapsed.Round(10*time.Millisecond), s.Target.Protocol, s.Target.Via, s.Target.Addr, on)
 }
 
-// distributions prints a line for each, and what it is.
-func distributions(b *strings.Builder, r *load.Result) {
-	fmt.Fprintf(b, "%-12s %9s %9s %9s %9s %9s %9s %9s %9s\n", "", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max")
-	line := func(name string, s *load.Summary) {
-		fmt.Fprintf(b, "%-12s", name)
+// columns are what is told of each distribution.
+var columns = []string{"min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"}
+
+// A summaryLine is one distribution.
+type summaryLine struct {
+	Name  string
+	Cells []string
+}
+
+// summaries are the distributions that a result has, and what they mean.
+func summaries(r *load.Result) (lines []summaryLine, meaning string) {
+	add := func(name string, s *load.Summary) {
+		l := summaryLine{Name: name}
 		for _, d := range []time.Duration{s.Min, s.Mean, s.P50, s.P90, s.P99, s.P999, s.P9999, s.Max} {
-			fmt.Fprintf(b, " %9s", short(d))
+			l.Cells = append(l.Cells, short(d))
+		}
+		lines = append(lines, l)
+	}
+	closed := r.Spec.Schedule.Shape == load.Closed
+	if !closed {
+		add("latency", &r.Latency)
+	}
+	add("service", &r.Service)
+	if !closed {
+		add("lag", &r.Lag)
+	}
+	for i := range r.Kinds {
+		add(r.Kinds[i].Name, &r.Kinds[i].Latency)
+	}
+	if closed {
+		return lines, "service: from when a request was sent. A closed loop waits with the target, so a stall is felt by few requests and hides in these figures; an open loop (--rate) shows it."
+	}
+	return lines, "latency: from when a request was to be sent; service: from when it was; lag: the generator's own."
+}
+
+func distributions(b *strings.Builder, r *load.Result) {
+	lines, meaning := summaries(r)
+	fmt.Fprintf(b, "%-12s", "")
+	for _, c := range columns {
+		fmt.Fprintf(b, " %9s", c)
+	}
+	b.WriteString("\n")
+	for _, l := range lines {
+		name := []rune(l.Name)
+		if len(name) > 12 {
+			name = append(name[:11], '…')
+		}
+		fmt.Fprintf(b, "%-12s", string(name))
+		for _, c := range l.Cells {
+			fmt.Fprintf(b, " %9s", c)
 		}
 		b.WriteString("\n")
 	}
-	if r.Spec.Schedule.Shape == load.Closed {
-		line("service", &r.Service)
-	} else {
-		line("latency", &r.Latency)
-		line("service", &r.Service)
-		line("lag", &r.Lag)
-	}
-	for i := range r.Kinds {
-		k := &r.Kinds[i]
-		name := k.Name
-		if len(name) > 11 {
-			name = name[:10] + "…"
+	fmt.Fprintf(b, "\n%s\n", folded(meaning, 100))
+}
+
+// folded breaks text into lines of that length.
+func folded(text string, width int) string {
+	var b strings.Builder
+	n := 0
+	for _, w := range strings.Fields(text) {
+		if n > 0 && n+1+len(w) > width {
+			b.WriteString("\n")
+			n = 0
+		} else if n > 0 {
+			b.WriteString(" ")
+			n++
 		}
-		line(name, &k.Latency)
+		b.WriteString(w)
+		n += len(w)
 	}
-	if r.Spec.Schedule.Shape == load.Closed {
-		b.WriteString("\nservice: from when a request was sent. A closed loop waits with the target, so a stall\nis felt by few requests and hides in these figures; an open loop (--rate) shows it.\n")
-		return
-	}
-	b.WriteString("\nlatency: from when a request was to be sent; service: from when it was; lag: the generator's own.\n")
+	return b.String()
 }
 
 func rows(r *load.Result) (all [][2]string) {
