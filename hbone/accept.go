@@ -53,6 +53,7 @@ type serverConn struct {
 	leaveAt time.Time        // …and with which it takes no new tunnels
 
 	// Atomic.
+	started atomic.Bool // SETTINGS have been sent
 	ended   atomic.Bool // with its peer's certificate
 	leaving atomic.Bool // it soon will
 }
@@ -74,10 +75,20 @@ func (c *serverConn) serve() {
 		c.recheck()
 	}
 	c.w.Run(c.Start)
+	c.started.Store(true)
+	if c.server.draining() {
+		c.goAway()
+	}
 	c.w.Serve(c)
 }
 
-func (c *serverConn) goAway() { c.w.Run(c.GoAway) }
+// goAway asks the client to go elsewhere. One that has not started yet will be
+// asked as soon as it has: SETTINGS come first.
+func (c *serverConn) goAway() {
+	if c.started.Load() {
+		c.w.Run(c.GoAway)
+	}
+}
 
 // recheck ends the connection if its peer would not be accepted any more.
 func (c *serverConn) recheck() {

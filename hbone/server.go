@@ -45,7 +45,9 @@ type Server struct {
 	conns     map[net.Conn]*accepted
 	shaking   []net.Conn // handshakes under way, the oldest first
 	closing   bool
-	idle      chan struct{} // closed when closing and the last connection has gone
+	cutting   bool          // nobody is let in any more, and who is in has to go
+	over      bool          // idle is closed
+	idle      chan struct{} // closed when closing, and the last listener and connection have gone
 }
 
 // ServerOptions say what a Server needs to know. Accept is required.
@@ -150,20 +152,29 @@ func (s *Server) serve(l net.Listener, start func(net.Conn)) error {
 			if errors.Is(err, net.ErrClosed) {
 				return nil
 			}
+			if s.draining() {
+				s.empty(l, start)
+				return nil
+			}
 			s.stats.AcceptErrors.Add(1)
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
 			time.Sleep(wait) // no descriptors, most likely: let some go before trying again
 			continue
 		}
 		wait = 0
-		s.stats.Accepted.Add(1)
-		if err := s.admit(nc); err != nil {
-			s.fault(nc, err)
-			nc.Close()
-			continue
-		}
-		start(nc)
+		s.let(nc, start)
 	}
+}
+
+// let starts an accepted connection, unless there are too many.
+func (s *Server) let(nc net.Conn, start func(net.Conn)) {
+	s.stats.Accepted.Add(1)
+	if err := s.admit(nc); err != nil {
+		s.fault(nc, err)
+		nc.Close()
+		return
+	}
+	start(nc)
 }
 
 // admit remembers a connection until gone is called for it, unless there are
@@ -172,7 +183,7 @@ func (s *Server) admit(nc net.Conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.closing:
+	case s.cutting:
 		return net.ErrClosed
 	case s.MaxConns > 0 && len(s.conns) >= s.MaxConns:
 		s.stats.OverCap.Add(1)
@@ -363,6 +374,7 @@ func (s *Server) addListener(l net.Listener) bool {
 func (s *Server) dropListener(l net.Listener) {
 	s.mu.Lock()
 	delete(s.listeners, l)
+	s.maybeIdle()
 	s.mu.Unlock()
 	l.Close()
 }
@@ -373,7 +385,7 @@ func (s *Server) begin(nc net.Conn, w *wire.Conn, c *serverConn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.conns[nc]
-	if a == nil || s.closing {
+	if a == nil || s.cutting {
 		return false
 	}
 	a.w, a.mesh = w, c
@@ -389,9 +401,7 @@ func (s *Server) gone(nc net.Conn) {
 	}
 	delete(s.conns, nc)
 	s.stats.Conns.Add(-1)
-	if s.closing && len(s.conns) == 0 {
-		close(s.idle)
-	}
+	s.maybeIdle()
 }
 
 // recheck ends the mesh connections whose peers are not trusted any more.
@@ -411,64 +421,4 @@ func (s *Server) meshConns() []*serverConn {
 		}
 	}
 	return all
-}
-
-// Drain stops accepting and tells every mesh connection to finish: GOAWAY, and
-// the streams under way go on.
-func (s *Server) Drain() {
-	s.mu.Lock()
-	if !s.closing {
-		s.closing = true
-		if len(s.conns) == 0 {
-			close(s.idle)
-		}
-	}
-	for l := range s.listeners {
-		l.Close()
-	}
-	s.mu.Unlock()
-	for _, c := range s.meshConns() {
-		go c.goAway()
-	}
-}
-
-// cutTime bounds how long Shutdown waits for what it has cut.
-const cutTime = time.Second
-
-// Shutdown drains, waits until the last connection has gone or ctx ends, and
-// cuts what is left then. It returns how many it cut.
-func (s *Server) Shutdown(ctx context.Context) int {
-	s.Drain()
-	select {
-	case <-s.idle:
-		return 0
-	case <-ctx.Done():
-	}
-	n := s.cut()
-	late := time.NewTimer(cutTime)
-	defer late.Stop()
-	select {
-	case <-s.idle:
-	case <-late.C:
-	}
-	return n
-}
-
-// cut ends every connection at once and returns how many there were.
-func (s *Server) cut() int {
-	s.mu.Lock()
-	var left []*wire.Conn
-	n := len(s.conns)
-	for nc, a := range s.conns {
-		if a.w == nil {
-			nc.Close() // which ends its handshake
-		} else {
-			left = append(left, a.w)
-		}
-	}
-	s.mu.Unlock()
-	for _, w := range left {
-		w.Run(func(tn *turn.Turn) { w.Abort(tn, CodeCancel) })
-	}
-	return n
 }

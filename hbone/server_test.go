@@ -8,13 +8,17 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/internal/devca"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"golang.org/x/net/http2"
+
+	"github.com/sandwich-mesh/sandwich/hbone/peer"
 )
 
 // TestConnectForms: every refused form differs from an accepted one in one
@@ -319,10 +323,13 @@ func TestDrain(t *testing.T) {
 	tc.wantStatus(3, 200, false)
 	tc.wantGoAway(3, http2.ErrCodeNo, "")
 	tc.connect(5, "10.0.0.7:8080") // too late: ignored, and so safe to repeat
-	if nc, err := net.Dial("tcp", addr); err == nil {
-		nc.Close()
-		t.Error("the listener still accepts")
-	}
+	eventually(t, "the listener closes", func() bool {
+		nc, err := net.Dial("tcp", addr)
+		if err == nil {
+			nc.Close()
+		}
+		return err != nil
+	})
 	done := make(chan int)
 	go func() { done <- s.Shutdown(context.Background()) }()
 	tc.writeData(1, "finish", true)
@@ -336,6 +343,89 @@ func TestDrain(t *testing.T) {
 	tc.wantEOF()
 	tc.nc.Close()
 	if n := <-done; n != 0 {
+		t.Errorf("Shutdown cut %d, want none", n)
+	}
+}
+
+// TestDrainDuringHandshake: a connection that is being made when the server
+// drains is let in, serves what comes in ignorance, and is told to go.
+func TestDrainDuringHandshake(t *testing.T) {
+	s := newServer(t)
+	nc := must(net.Dial("tcp", s.mesh()))
+	wantCount(t, "Conns", s.Stats().Conns.Load, 1)
+	s.Drain()
+	tc := newTestConn(t, tls.Client(nc, s.client(curlURI).ClientConfig([]peer.ID{testID(wayURI)})))
+	tc.greet()
+	tc.wantGoAway(1<<31-1, http2.ErrCodeNo, "")
+	tc.connect(1, "10.0.0.7:8080")
+	tc.wantPing(true)
+	tc.wantStatus(1, 200, false)
+	tc.wantGoAway(1, http2.ErrCodeNo, "")
+	s.tunnel().closeWrite()
+	tc.wantData(1, "", true)
+	tc.writeData(1, "", true)
+	tc.wantEOF()
+	tc.nc.Close()
+	if n := s.Shutdown(context.Background()); n != 0 {
+		t.Errorf("Shutdown cut %d, want none", n)
+	}
+}
+
+// A lateListener has its first Accept wait until it is woken, so that what comes
+// meanwhile waits in its queue.
+type lateListener struct {
+	*net.TCPListener
+	woken chan struct{}
+	once  sync.Once
+}
+
+func (l *lateListener) Accept() (nc net.Conn, err error) {
+	first := false
+	l.once.Do(func() {
+		first = true
+		<-l.woken
+	})
+	if first {
+		return nil, os.ErrDeadlineExceeded
+	}
+	return l.TCPListener.Accept()
+}
+
+func (l *lateListener) SetDeadline(t time.Time) error {
+	if !t.After(time.Now()) {
+		close(l.woken)
+	}
+	return l.TCPListener.SetDeadline(t)
+}
+
+// TestDrainEmptiesTheQueue: who has connected and was not accepted yet is let in
+// before the listener closes, for closing it would reset them.
+func TestDrainEmptiesTheQueue(t *testing.T) {
+	s := newServer(t)
+	l := &lateListener{TCPListener: must(net.Listen("tcp", "127.0.0.1:0")).(*net.TCPListener), woken: make(chan struct{})}
+	over := make(chan error)
+	go func() { over <- s.ServePlain(l) }()
+	const waiting = 5
+	var conns []net.Conn
+	for range waiting {
+		conns = append(conns, must(net.Dial("tcp", l.Addr().String())))
+	}
+	wantCount(t, "Listeners", func() int64 { s.mu.Lock(); defer s.mu.Unlock(); return int64(len(s.listeners)) }, 1)
+	s.Drain()
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
+	wantCount(t, "Tunnels", s.Stats().Tunnels.Load, waiting)
+	for _, nc := range conns {
+		h := s.tunnel()
+		h.write("answer")
+		nc.Close()
+	}
+	if nc, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		nc.Close()
+		t.Error("the listener still accepts")
+	}
+	if n := s.Shutdown(context.Background()); n != 0 {
 		t.Errorf("Shutdown cut %d, want none", n)
 	}
 }

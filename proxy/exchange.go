@@ -348,6 +348,10 @@ func (x *exchange) downstreamClosed(t *turn.Turn, err error) {
 		x.finish(t, false)
 		return
 	}
+	if x.p.cutting.Load() {
+		x.fail(t, fault.Wrap(fault.Draining, fault.Local, nil))
+		return
+	}
 	x.fail(t, fault.Wrap(fault.ClientGone, fault.Downstream, err))
 }
 

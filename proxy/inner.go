@@ -333,6 +333,19 @@ func (in *inner) pin() {
 // drain has nothing to do now: the next response says that it is the last.
 func (in *inner) drain(*turn.Turn) {}
 
+// endIdle ends a connection that waits for a request: no answer will tell its
+// client that it is the last.
+func (in *inner) endIdle(t *turn.Turn) bool {
+	in.Lock()
+	defer in.Unlock()
+	defer in.rescue(t)
+	if in.to != nil || in.over || in.closing || in.next || in.x != nil && in.x.state != xNew || !in.codec.Idle() {
+		return false
+	}
+	in.close(t)
+	return true
+}
+
 // NewRequest lends the message into which the codec parses the next head.
 func (in *inner) NewRequest(t *turn.Turn) *message.Request {
 	if in.x == nil {

@@ -66,6 +66,9 @@ func newInner2(t *turn.Turn, p *Proxy, tun hbone.Tunnel, b bound, v sniff.Verdic
 	p.wheel.Set(&in.timer, in, tickEvery)
 	p.remember(in)
 	p.recheck(t, in, b.snap)
+	if p.draining.Load() { // Drain may have walked them too
+		in.h2.GoAway(t)
+	}
 	return in
 }
 
@@ -164,6 +167,9 @@ func (in *inner2) Idle(*turn.Turn) {}
 
 // drain asks the client to go elsewhere with its next requests.
 func (in *inner2) drain(t *turn.Turn) { in.h2.GoAway(t) }
+
+// endIdle has nothing to do: without requests the engine has ended it.
+func (in *inner2) endIdle(*turn.Turn) bool { return false }
 
 // repin takes the snapshot of the moment, so that requests to come are judged by
 // it and an unused connection does not keep an old one alive. It returns what

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -422,8 +423,9 @@ func TestResponseOvertakes(t *testing.T) {
 	})
 }
 
-// TestDrain: after Drain the next response is a connection's last, and new
-// tunnels are refused.
+// TestDrain: after Drain the next response is a connection's last, that of a new
+// tunnel too: its client cannot have heard. When the time is up unused connections
+// end in order, and then nobody is let in any more.
 func TestDrain(t *testing.T) {
 	inFakeTime(t, rigOptions{}, echo, func(r *rig) {
 		c := r.open(serviceA)
@@ -436,8 +438,26 @@ func TestDrain(t *testing.T) {
 		if p, _ := c.response("GET"); !p.Close || p.StatusCode != 200 || !c.fin.Load() {
 			t.Errorf("status %d, close %v, ended %v", p.StatusCode, p.Close, c.fin.Load())
 		}
+		c = r.open(serviceA)
+		c.send(get("/3"))
+		if p, _ := c.response("GET"); !p.Close || p.StatusCode != 200 {
+			t.Errorf("a tunnel that came later: status %d, close %v", p.StatusCode, p.Close)
+		}
+		unused, begun := r.open(serviceA), r.open(serviceA)
+		begun.send("GET / HTTP/1.1\r\nHost:")
+		synctest.Wait()
+		late, cancel := context.WithCancel(context.Background())
+		cancel()
+		r.p.endIdle(late)
+		if !unused.fin.Load() || unused.aborted.Load() {
+			t.Error("an unused connection is not ended in order")
+		}
+		if begun.fin.Load() || begun.aborted.Load() {
+			t.Error("a connection with half a request on it is ended as unused")
+		}
+		r.p.cutting.Store(true)
 		if _, err := r.tryOpen(serviceA); err == nil {
-			t.Error("a tunnel was taken while draining")
+			t.Error("a tunnel was taken at the end")
 		}
 	})
 }

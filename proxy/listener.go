@@ -14,7 +14,8 @@ type Listeners struct {
 	Plain []net.Listener // no header: the destination is the address dialled
 }
 
-// Serve accepts on every listener until ctx ends or one of them fails.
+// Serve accepts on every listener until ctx ends, and then drains, or until one
+// of them fails.
 func (p *Proxy) Serve(ctx context.Context, l Listeners) error {
 	asked := ctx // whoever ends it, by whatever cause, asked for it: that is no error
 	ctx, cancel := context.WithCancelCause(asked)
@@ -34,15 +35,17 @@ func (p *Proxy) Serve(ctx context.Context, l Listeners) error {
 	run(p.server.ServePlain, l.Plain)
 	p.listening.Store(true)
 	<-ctx.Done()
+	if asked.Err() != nil {
+		p.Drain()
+		wg.Wait()
+		return nil
+	}
 	for _, list := range [][]net.Listener{l.HBONE, l.Proxy, l.Plain} {
 		for _, one := range list {
 			one.Close()
 		}
 	}
 	wg.Wait()
-	if asked.Err() != nil {
-		return nil
-	}
 	return context.Cause(ctx)
 }
 

@@ -299,6 +299,9 @@ func (o *opaque) conn(opaque bool) *filters.Conn {
 // drain asks nothing: nobody could tell the client. It has until the deadline.
 func (o *opaque) drain(*turn.Turn) {}
 
+// endIdle does not know what is idle here.
+func (o *opaque) endIdle(*turn.Turn) bool { return false }
+
 // inspect says what the connection does.
 func (o *opaque) inspect() Connection {
 	o.Lock()

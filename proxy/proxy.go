@@ -128,6 +128,9 @@ type liveConn interface {
 
 	// drain is asked when the proxy is to end: clients go elsewhere.
 	drain(t *turn.Turn)
+	// endIdle is asked when the time is nearly up: who waits for a request ends,
+	// and says so.
+	endIdle(t *turn.Turn) bool
 }
 
 // Stats count what the engine did.
@@ -262,37 +265,4 @@ func (p *Proxy) sweep() {
 		t.End()
 		s.Unpin()
 	}
-}
-
-// Drain stops accepting, and asks clients to go elsewhere: GOAWAY on mesh
-// connections and on inner HTTP/2 ones, and Connection: close on the next response
-// of each other one.
-func (p *Proxy) Drain() {
-	p.draining.Store(true)
-	for _, c := range p.allLive() {
-		var t turn.Turn
-		c.drain(&t)
-		t.End()
-	}
-	p.server.Drain()
-}
-
-// Shutdown drains, waits for what is under way until ctx ends, and cuts the
-// rest. It returns how many connections it cut.
-func (p *Proxy) Shutdown(ctx context.Context) int {
-	p.Drain()
-	waits, cutNow := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		p.cutting.Store(true) // what ends from here on is cut, and known to be
-		cutNow()
-	})
-	cut := p.server.Shutdown(waits)
-	stop()
-	cutNow()
-	p.stopped.Do(func() { close(p.stop) })
-	p.snap.Swap(snapshot.Empty()).Retire()
-	p.pool.Close()
-	p.workers.close()
-	p.wheel.Close()
-	return cut
 }

@@ -14,12 +14,19 @@ const DefaultWarmUp = 5 * time.Second
 // listeners, a certificate, the first document, and for a while what filters ask
 // to warm up. A proxy that shuts down is not ready.
 func (p *Proxy) Ready() error {
-	var waits string
 	switch {
 	case p.leaving.Load() || p.draining.Load():
-		waits = "its successor: this proxy shuts down"
+		return errors.New("not ready: waits for its successor: this proxy shuts down")
 	case !p.listening.Load():
-		waits = "listeners"
+		return errors.New("not ready: waits for listeners")
+	}
+	return p.Prepared()
+}
+
+// Prepared is Ready before it listens.
+func (p *Proxy) Prepared() error {
+	var waits string
+	switch {
 	case p.Certificates != nil && p.Certificates.Current() == nil:
 		waits = "a certificate"
 	case !p.Serves():

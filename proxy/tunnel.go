@@ -16,9 +16,10 @@ import (
 // destination ours, does a ConnFilter object, what is spoken inside.
 //
 // A refusal's status follows Istio's node tunnels: 400 not ours, 401 denied,
-// 503 not now.
+// 503 not now. While this proxy drains it takes what comes: node tunnels repeat
+// nothing, and a client that has been told to go opens no more.
 func (p *Proxy) openTunnel(t *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler, error) {
-	if p.draining.Load() {
+	if p.cutting.Load() {
 		return nil, p.refuse(503, fault.Wrap(fault.Draining, fault.Local, nil))
 	}
 	snap := p.pin()

@@ -23,7 +23,7 @@ import (
 type adminFlags struct{ admin, ready, metrics string }
 
 // listeners opens the ports.
-func (f *adminFlags) listeners() (ls admin.Listeners, err error) {
+func (f *adminFlags) listeners(listen func(addr string) (net.Listener, error)) (ls admin.Listeners, err error) {
 	if f.admin != "" {
 		if err := admin.CheckLoopback(f.admin); err != nil {
 			return ls, fmt.Errorf("--admin-listen %w", err)
@@ -36,7 +36,7 @@ func (f *adminFlags) listeners() (ls admin.Listeners, err error) {
 		if one.addr == "" {
 			continue
 		}
-		if *one.l, err = net.Listen("tcp", one.addr); err != nil {
+		if *one.l, err = listen(one.addr); err != nil {
 			return ls, fmt.Errorf("--%s %s: %w (write another address, or '' for none)", one.flag, one.addr, err)
 		}
 	}
@@ -200,9 +200,19 @@ func (o *operator) drain(url.Values) (string, error) {
 	return "draining: clients are asked to go elsewhere; the process runs on until it is told to end", nil
 }
 
-// serveAdmin serves the ports until ctx ends.
-func serveAdmin(ctx context.Context, s *admin.Server, ls admin.Listeners, log *slog.Logger) {
-	if err := s.Serve(ctx, ls); err != nil {
-		log.Error("admin ports", "error", err)
+// serveAdmin serves the ports to the end, whatever becomes of ctx, or until what it
+// returns is called.
+func serveAdmin(ctx context.Context, s *admin.Server, ls admin.Listeners, log *slog.Logger) (closePorts func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := s.Serve(ctx, ls); err != nil {
+			log.Error("admin ports", "error", err)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
 	}
 }

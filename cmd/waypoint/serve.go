@@ -9,9 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,7 +36,8 @@ type serveFlags struct {
 	proxyV1, sandwiched bool
 	tunnelPort          uint16
 	maxConns, loops     int
-	drain, warmUp       time.Duration
+	warmUp              time.Duration
+	life                lifeFlags
 	zone                string
 	recordEvery         uint32
 	admin               adminFlags
@@ -61,7 +60,7 @@ certificates; a change needs no restart.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.useWorkloadAPI = cmd.Flags().Changed("workload-api")
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			ctx, stop := signals(cmd.Context())
 			defer stop()
 			h := slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug})
 			return f.run(ctx, levels.New(h, slog.LevelInfo), cmd.OutOrStdout())
@@ -85,7 +84,7 @@ certificates; a change needs no restart.`,
 	fl.Uint16Var(&f.tunnelPort, "tunnel-port", 15008, "where node tunnels listen on endpoints")
 	fl.IntVar(&f.maxConns, "max-connections", 0, "clients' connections at once; 0 is 45 % of the descriptor limit")
 	fl.IntVar(&f.loops, "event-loops", 0, "event loops that read connections; 0 is one for each processor, -1 a goroutine for each connection")
-	fl.DurationVar(&f.drain, "drain", 25*time.Second, "how long requests may take to finish after SIGTERM")
+	f.life.add(fl)
 	fl.DurationVar(&f.warmUp, "warm-up", proxy.DefaultWarmUp, "how long filters that fetch or compile something may keep the proxy from being ready, all together; 0 is not at all")
 	fl.StringVar(&f.zone, "zone", "", "the zone we run in, for counting bytes between zones")
 	fl.StringVar(&f.admin.admin, "admin-listen", "127.0.0.1:15000", "loopback address for operators; empty for none")
@@ -108,15 +107,22 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 		return err
 	}
 	defer closeLog(alog, log)
-	opts, err := f.options(ctx, lv)
+	sources, forget := context.WithCancel(context.WithoutCancel(ctx)) // which change while it drains too
+	defer forget()
+	opts, err := f.options(sources, lv)
 	if err != nil {
 		return err
 	}
-	ls, err := f.listeners()
+	l, err := f.life.begin(f.stateDir, log)
 	if err != nil {
 		return err
 	}
-	ports, err := f.admin.listeners()
+	defer l.before.Close()
+	ls, err := f.listeners(l.listen)
+	if err != nil {
+		return err
+	}
+	ports, err := f.admin.listeners(l.listen)
 	if err != nil {
 		return err
 	}
@@ -125,24 +131,29 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	p := proxy.New(opts)
 	registry.Collect(metrics.Process{Version: version})
 	o := &operator{p: p, levels: lv, started: time.Now()}
-	operators, stop := context.WithCancel(context.WithoutCancel(ctx)) // who may ask to the end
-	defer stop()
-	go serveAdmin(operators, o.server(registry, p.Ready, recordsPage(ring)), ports, slog.New(lv.Handler("admin")))
-	apply, report := f.document(p, slog.New(lv.Handler("document")))
+	apply, report := f.document(p, l, slog.New(lv.Handler("document")))
 	src := filesource.New(f.config, apply, report)
-	src.Once()
-	go src.Run(ctx)
+	prepare := func() {
+		src.Once()
+		go src.Run(sources)
+		l.wait(ctx, p)
+	}
+	if l.before != nil { // which answers operators too until this process can serve
+		prepare()
+	}
+	closePorts := serveAdmin(ctx, o.server(registry, p.Ready, recordsPage(ring)), ports, slog.New(lv.Handler("admin")))
+	defer closePorts()
+	if l.before == nil {
+		prepare()
+	}
 	log.Info("serving", "hbone", addresses(ls.HBONE), "proxy", addresses(ls.Proxy), "plain", addresses(ls.Plain),
 		"admin", f.admin.admin, "services", len(p.Snapshot().Services()), "max_connections", opts.MaxConns)
-	if err := p.Serve(ctx, ls); err != nil {
+	serving, stop := l.serving(ctx, p)
+	defer stop()
+	if err := p.Serve(serving, ls); err != nil {
 		return err
 	}
-	log.Info("draining", "for", f.drain)
-	end, cancel := context.WithTimeout(context.Background(), f.drain)
-	defer cancel()
-	if cut := p.Shutdown(end); cut > 0 {
-		log.Warn("connections cut at the end of the drain", "connections", cut)
-	}
+	l.end(p, closePorts)
 	return nil
 }
 
@@ -205,7 +216,7 @@ func refusals(log *slog.Logger) func(net.Addr, error) {
 
 // document applies documents, keeps the last good one over a restart, and logs
 // what is wrong with each.
-func (f *serveFlags) document(p *proxy.Proxy, log *slog.Logger) (func(*config.Config) []config.Problem, func([]config.Problem)) {
+func (f *serveFlags) document(p *proxy.Proxy, l *life, log *slog.Logger) (func(*config.Config) []config.Problem, func([]config.Problem)) {
 	report := func(problems []config.Problem) {
 		for i := range problems {
 			level := slog.LevelError
@@ -220,8 +231,9 @@ func (f *serveFlags) document(p *proxy.Proxy, log *slog.Logger) (func(*config.Co
 	if f.stateDir == "" {
 		return p.Apply, report
 	}
-	state := config.NewState(f.stateDir)
-	last, problems := state.Load()
+	l.kept = &keeper{state: config.NewState(f.stateDir), p: p, log: log}
+	l.kept.ours = l.before == nil
+	last, problems := l.kept.state.Load()
 	if last != nil {
 		problems = append(problems, p.Apply(last)...)
 	}
@@ -230,9 +242,7 @@ func (f *serveFlags) document(p *proxy.Proxy, log *slog.Logger) (func(*config.Co
 	}
 	return func(c *config.Config) []config.Problem {
 		problems := p.Apply(c)
-		if err := state.Save(p.Snapshot().Settled().Config); err != nil {
-			log.Error("last good document not saved", "error", err)
-		}
+		l.kept.save()
 		return problems
 	}, report
 }
@@ -274,14 +284,14 @@ func (f *serveFlags) certificates(ctx context.Context, log *slog.Logger) (*hbone
 }
 
 // listeners opens every address.
-func (f *serveFlags) listeners() (ls proxy.Listeners, err error) {
+func (f *serveFlags) listeners(listen func(addr string) (net.Listener, error)) (ls proxy.Listeners, err error) {
 	open := func(flag string, list []string) (out []net.Listener) {
 		for _, a := range nonEmpty(list) {
 			if err != nil {
 				return out
 			}
 			var l net.Listener
-			if l, err = net.Listen("tcp", a); err != nil {
+			if l, err = listen(a); err != nil {
 				err = fmt.Errorf("--%s %s: %w", flag, a, err)
 				return out
 			}
