@@ -33,6 +33,7 @@ func meshOptions(client bool) h2.Options {
 		Client:        client,
 		MaxStreams:    1000,
 		StreamWindow:  256 << 10,
+		FirstWindow:   64 << 10,
 		ConnWindow:    4 << 20,
 		MaxFrameSize:  64 << 10,
 		MaxHeaderList: 64 << 10,
@@ -65,7 +66,9 @@ func newServerConn(s *Server, w *wire.Conn, nc net.Conn) (*serverConn, error) {
 	}
 	c := &serverConn{w: w, server: s, nc: nc, cert: p}
 	c.peer = peer.Info{How: peer.HBONE, ID: p.ID, Source: addrOf(nc.RemoteAddr()), Local: addrOf(nc.LocalAddr())}
-	c.Conn = h2.NewConn(w, c, meshOptions(false))
+	o := meshOptions(false)
+	o.Counters = &s.stats.HTTP2
+	c.Conn = h2.NewConn(w, c, o)
 	return c, nil
 }
 

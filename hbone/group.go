@@ -188,7 +188,9 @@ func (g *group) handshake() (*clientConn, error) {
 		return nil, g.noHandshake(err)
 	}
 	c := &clientConn{w: w, g: g, cert: p, trusted: trusted, leaveAt: leaveAt(p, trusted, time.Now())}
-	c.Conn = h2.NewConn(w, c, meshOptions(true))
+	o := meshOptions(true)
+	o.Counters = &g.pool.stats.HTTP2
+	c.Conn = h2.NewConn(w, c, o)
 	return c, nil
 }
 

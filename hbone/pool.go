@@ -106,6 +106,10 @@ type PoolStats struct {
 	Tunnels    atomic.Int64 // tunnels asked for
 	Plain      atomic.Int64 // …of them in plain text
 	Full       atomic.Int64 // tunnels refused because maxConns connections were full
+
+	// HTTP2 counts the limits that node tunnels met on mesh connections, and Inner
+	// those of endpoints inside, counted by who makes connections there.
+	HTTP2, Inner h2.Counters
 }
 
 // NewPool returns an empty pool.

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sandwich-mesh/sandwich/internal/h2"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/internal/wire"
 )
@@ -87,6 +88,8 @@ type ServerStats struct {
 	BadMetadata   atomic.Int64 // forwarded, baggage or traceparent that did not parse
 	AcceptErrors  atomic.Int64 // errors of accept itself, such as no descriptors
 
+	// HTTP2 counts the limits that clients' mesh connections met.
+	HTTP2 h2.Counters
 	// Wire counts what is rare in driving connections, unless ServerOptions.Wire
 	// brings counters of its own.
 	Wire wire.Counters

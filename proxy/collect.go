@@ -6,6 +6,7 @@ import (
 
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/buf"
+	"github.com/sandwich-mesh/sandwich/internal/h2"
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/sniff"
@@ -116,6 +117,15 @@ func (p *Proxy) Collect(f func(*metrics.Series)) {
 			})
 		}
 	}
+	for of, c := range p.http2Limits {
+		for l := range h2.LimitCount {
+			f(&metrics.Series{
+				Name: "waypoint_http2_limits_total", Type: metrics.CounterType, Number: float64(c[l].Load()),
+				Help:   "Times that a peer met a limit of HTTP/2, on connections of the mesh and inside their tunnels.",
+				Labels: []metrics.Label{{Name: "connection", Value: of}, {Name: "limit", Value: l.String()}},
+			})
+		}
+	}
 	handshakes(f, "waypoint_handshake_errors_total", "Clients' TLS handshakes that failed, by why.", p.ServerStats().TLS.All())
 	handshakes(f, "waypoint_pool_handshake_errors_total", "TLS handshakes with node tunnels that failed, by why.", p.pool.Stats().TLS.All())
 	s := p.Snapshot().Settled()
@@ -131,6 +141,12 @@ func (p *Proxy) Collect(f func(*metrics.Series)) {
 			Labels: []metrics.Label{{Name: "kind", Value: id.Kind}, {Name: "name", Value: id.Namespace + "/" + id.Name}},
 		})
 	}
+}
+
+// http2Limits yields the counters of each sort of connection.
+func (p *Proxy) http2Limits(yield func(of string, c *h2.Counters) bool) {
+	_ = yield("client_mesh", &p.ServerStats().HTTP2) && yield("client_inner", &p.stats.HTTP2) &&
+		yield("endpoint_mesh", &p.pool.Stats().HTTP2) && yield("endpoint_inner", &p.pool.Stats().Inner)
 }
 
 func handshakes(f func(*metrics.Series), name, help string, all iter.Seq2[hbone.TLSReason, int64]) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/h2"
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/internal/refpool"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
@@ -149,6 +150,7 @@ type Stats struct {
 	Cold       atomic.Int64 // what filters asked to wait for and was not finished when this proxy became ready
 	Impossible atomic.Int64 // events that the state table forbids
 	Faults     [fault.Kinds]atomic.Int64
+	HTTP2      h2.Counters // limits that clients met on inner connections
 }
 
 // sweepEvery is how often unused upstream connections are looked at.

@@ -91,6 +91,7 @@ var http2Rows = map[string]row{
 	"Unknown":       {"none", "work without use"},
 	"Priority":      {"100 × (1 + streams)", "same"},
 	"Windows":       {"5 + 2 × (streams + 10 × DATA)", "the same slope, more room to begin with"},
+	"Strays":        {"none", "what was under way when a stream ended is forgiven; more is work without use"},
 	"Unread":        {"10,000 frames, 1,000 of control", "in bytes, since those are what memory is made of"},
 }
 
@@ -98,6 +99,7 @@ var meshRows = map[string]row{
 	"Client":        {none, "which end it is"},
 	"MaxStreams":    {"100", "a tunnel is cheap here; node tunnels open at most 100 by themselves"},
 	"StreamWindow":  {"16 MiB", "enough for 1 Gbit/s at 2 ms, and 64 × less to hold for a slow reader"},
+	"FirstWindow":   {"16 MiB", "what a stream begins with: a client that asks and does not read holds no more; it grows as bytes are done with"},
 	"ConnWindow":    {"24 MiB", "16 streams at full speed"},
 	"MaxFrameSize":  {"16 KiB", "fewer frames for bulk; what we send is 16 KiB all the same"},
 	"MaxHeaderList": {"60 KiB", "a CONNECT's head is short"},

@@ -40,10 +40,17 @@ type Options struct {
 	// client opens at most whatever the peer allows. 0 is 100.
 	MaxStreams uint32
 	// StreamWindow and ConnWindow are how many bytes the peer may send ahead.
-	// They should differ, so that one stream cannot use up the connection's, and
-	// half a stream's be more than turn.LowMark, up to which those who return
-	// credit as bytes leave hear nothing. 0 is 256 KiB and 4 MiB.
+	// They should differ, so that one stream cannot use up the connection's. 0 is
+	// 256 KiB and 4 MiB.
 	StreamWindow, ConnWindow int32
+	// FirstWindow is what a stream's window begins with. It grows to StreamWindow
+	// as bytes are done with, so that who does not read holds little. Half of it
+	// should be more than turn.LowMark, up to which those who return credit as
+	// bytes leave hear nothing. 0 is 64 KiB, or StreamWindow if that is less.
+	FirstWindow int32
+	// Tight, if not nil, says that memory is short: windows do not grow, and
+	// those that have go back to FirstWindow.
+	Tight *atomic.Bool
 	// MaxFrameSize is the longest frame accepted. 0 is 16 KiB.
 	MaxFrameSize uint32
 	// MaxSendFrame is the longest DATA frame sent, if the peer takes it: short
@@ -59,6 +66,8 @@ type Options struct {
 	// ConnectProtocol lets clients open streams with extended CONNECT (RFC 8441).
 	ConnectProtocol bool
 	Limits          Limits
+	// Counters, if not nil, say how often peers met a limit.
+	Counters *Counters
 }
 
 func (o *Options) fill() {
@@ -68,6 +77,10 @@ func (o *Options) fill() {
 	if o.StreamWindow <= 0 {
 		o.StreamWindow = 256 << 10
 	}
+	if o.FirstWindow <= 0 {
+		o.FirstWindow = leastShare
+	}
+	o.FirstWindow = min(o.FirstWindow, o.StreamWindow)
 	if o.ConnWindow <= 0 {
 		o.ConnWindow = 4 << 20
 	}
@@ -191,7 +204,7 @@ func NewConn(sink turn.Sink, h ConnHandler, o Options) *Conn {
 		nextID:   1,
 		sendWin:  defaultWindow,
 		recvWin:  int64(o.ConnWindow),
-		recvInit: max(o.StreamWindow, defaultWindow), // until the peer has seen a smaller one
+		recvInit: max(o.FirstWindow, defaultWindow), // until the peer has seen a smaller one
 		peer:     peerSettings{window: defaultWindow, frame: minFrameSize, send: minFrameSize, streams: firstStreams},
 	}
 	c.taker, _ = sink.(turn.Taker)

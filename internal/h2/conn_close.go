@@ -169,7 +169,7 @@ func (c *Conn) handleGoAway(t *turn.Turn, p []byte) error {
 		c.mu.Unlock()
 		return &ConnError{Code: CodeProtocol, Reason: "GOAWAY names a later stream than the one before"}
 	}
-	err := c.chargeAnswer(costSettings)
+	err := c.chargeAnswer(LimitSettings)
 	c.end.got, c.end.gotLast, c.end.gotCode, c.end.gotDebug = true, last, code, debug
 	if c.o.Client {
 		for s := range c.streams.all() {

@@ -22,25 +22,43 @@ func (c *Conn) credit(t *turn.Turn, n int) error {
 }
 
 // creditStream owes a stream n bytes more, and returns what is owed at half of
-// the stream's share of its window. It is never more than was received: a caller
-// that counts twice must not let the peer send beyond the window. c.mu is held.
+// the stream's share of its window. It is never more than was received, and what
+// the window grows by: a caller that counts twice must not let the peer send
+// beyond it. c.mu is held.
 func (c *Conn) creditStream(t *turn.Turn, s *Stream, n int) {
-	s.recvOwed = int32(min(int64(s.recvOwed)+int64(n), int64(c.recvInit)-int64(s.recvWin)))
-	mine := c.share.of(c.recvInit)
-	give := min(s.recvOwed, mine-s.recvWin)
-	if s.recvClosed || give < mine/2 || give <= 0 {
+	s.recvOwed = int32(min(int64(s.recvOwed)+int64(n), int64(s.recvMost)-int64(s.recvWin)))
+	most := c.share.of(c.o.StreamWindow)
+	if s.recvClosed || !c.due(s, min(s.recvMost, most)) {
 		return
 	}
+	if c.o.Tight != nil && c.o.Tight.Load() {
+		if most = min(most, c.o.FirstWindow); !c.due(s, most) {
+			return
+		}
+	}
+	if most > s.recvMost { // its bytes go somewhere, so it may have more under way
+		grow := min(s.recvMost, most-s.recvMost)
+		s.recvMost += grow
+		s.recvOwed += grow
+	}
+	give := min(s.recvOwed, min(s.recvMost, most)-s.recvWin)
 	c.appendWindowUpdate(s.id, uint32(give))
 	s.recvWin += give
 	s.recvOwed -= give
 	c.mark(t)
 }
 
+// due reports whether a stream that may have so much under way is to hear that it
+// may send more.
+func (c *Conn) due(s *Stream, most int32) bool {
+	give := min(s.recvOwed, most-s.recvWin)
+	return give > 0 && give >= most/2
+}
+
 func (c *Conn) handleWindowUpdate(t *turn.Turn, id, n uint32) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.charge(costWindow); err != nil {
+	if err := c.charge(LimitWindows); err != nil {
 		return err
 	}
 	if id == 0 {

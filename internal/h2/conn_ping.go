@@ -85,10 +85,12 @@ func (c *Conn) Tick(t *turn.Turn) {
 	}
 	switch {
 	case p.owes != 0 && now.Sub(p.owed) >= frameTimeout:
-		c.fail(t, &ConnError{Code: CodeEnhanceYourCalm, Reason: "frame or head not finished in time"})
+		c.fail(t, c.beyond(LimitFrameTime))
 	case !c.acked && now.Sub(p.began) >= settingsTimeout:
+		c.met(LimitSettingsTime)
 		c.fail(t, &ConnError{Code: CodeSettingsTimeout, Reason: ErrSettingsTimeout.Error(), Err: ErrSettingsTimeout})
 	case !p.sent.IsZero() && now.Sub(p.sent) >= pingTimeout:
+		c.met(LimitPingTime)
 		c.fail(t, &ConnError{Code: CodeNoError, Reason: ErrPingTimeout.Error(), Err: ErrPingTimeout})
 	case p.sent.IsZero() && now.Sub(p.last) >= pingAfter && c.mayPing(now):
 		p.sent, p.asked = now, now
@@ -124,7 +126,7 @@ func (c *Conn) handlePing(t *turn.Turn, f frame, p []byte) error {
 	defer c.mu.Unlock()
 	c.stats.PingsIn++
 	if !f.has(flagAck) {
-		if err := c.chargeAnswer(costPing); err != nil {
+		if err := c.chargeAnswer(LimitPings); err != nil {
 			return err
 		}
 		c.appendPing(data, flagAck)
@@ -136,7 +138,7 @@ func (c *Conn) handlePing(t *turn.Turn, f frame, p []byte) error {
 	case data == pingDrain && c.end.sent && !c.end.final:
 		c.finalGoAway(t)
 	default:
-		return c.charge(costPing) // an answer that nobody asked for
+		return c.charge(LimitPings) // an answer that nobody asked for
 	}
 	return nil
 }

@@ -237,13 +237,13 @@ func (c *Conn) begin(t *turn.Turn, here int) error {
 		r.left = f.n // unknown types are dropped (section 4.1)
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.charge(costUnknown)
+		return c.charge(LimitUnknown)
 	}
 	if err := checkFrame(f); err != nil {
 		return err
 	}
 	if f.n > max(c.o.Limits.HeaderBlock, minFrameSize) {
-		return &ConnError{Code: CodeEnhanceYourCalm, Reason: "control frame too long"}
+		return c.beyond(LimitHeaderBlock)
 	}
 	r.mode = modeWhole
 	return nil
@@ -355,7 +355,6 @@ func (c *Conn) beginData(t *turn.Turn, here int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stats.DataFramesIn++
-	c.rate.dataIn++
 	if err := c.credit(t, f.n); err != nil {
 		return err
 	}
@@ -368,6 +367,7 @@ func (c *Conn) beginData(t *turn.Turn, here int) error {
 		r.left = n + r.pad
 		return nil
 	}
+	c.rate.dataIn++
 	c.stats.DataBytesIn += uint64(n)
 	r.data, r.left, r.mode = s, n, modeData
 	// The usual frame is all here, and nobody else calls the stream's handler:
@@ -389,7 +389,7 @@ func (c *Conn) dataStream(t *turn.Turn, f frame, n int) (*Stream, error) {
 	end := f.has(flagEndStream)
 	if n == 0 && !end {
 		if c.rate.empty++; c.rate.empty > c.o.Limits.EmptyData {
-			return nil, &ConnError{Code: CodeEnhanceYourCalm, Reason: "too many empty DATA frames"}
+			return nil, c.beyond(LimitEmptyData)
 		}
 	} else {
 		c.rate.empty = 0

@@ -83,6 +83,9 @@ func (c *Conn) appendData(t *turn.Turn, s *Stream, p []byte) {
 	c.stats.DataBytesOut += uint64(len(p))
 	if s.lastPos <= c.left {
 		s.flight = 0
+		if s.lastPos == 0 && s.connect {
+			c.rate.answered++
+		}
 	}
 	s.flight += int64(len(p))
 	for len(p) > 0 {

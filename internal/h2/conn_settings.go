@@ -44,8 +44,8 @@ func (c *Conn) appendSettings() {
 			add(settingConnectProtocol, 1)
 		}
 	}
-	if c.o.StreamWindow != defaultWindow {
-		add(settingWindow, uint32(c.o.StreamWindow))
+	if c.o.FirstWindow != defaultWindow {
+		add(settingWindow, uint32(c.o.FirstWindow))
 	}
 	if c.o.MaxFrameSize != minFrameSize {
 		add(settingMaxFrame, c.o.MaxFrameSize)
@@ -62,7 +62,7 @@ func (c *Conn) handleSettings(t *turn.Turn, f frame, p []byte) error {
 	if f.has(flagAck) {
 		return c.settingsAcked()
 	}
-	if err := c.chargeAnswer(costSettings); err != nil {
+	if err := c.chargeAnswer(LimitSettings); err != nil {
 		return err
 	}
 	if !c.gotSettings {
@@ -95,10 +95,11 @@ func (c *Conn) settingsAcked() error {
 		return &ConnError{Code: CodeProtocol, Reason: "SETTINGS acknowledged twice"}
 	}
 	c.acked = true
-	if d := c.o.StreamWindow - c.recvInit; d < 0 {
-		c.recvInit = c.o.StreamWindow
+	if d := c.o.FirstWindow - c.recvInit; d < 0 {
+		c.recvInit = c.o.FirstWindow
 		for s := range c.streams.all() {
 			s.recvWin += d
+			s.recvMost += d
 		}
 	}
 	return nil

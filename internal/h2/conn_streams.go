@@ -129,7 +129,7 @@ func (c *Conn) open(t *turn.Turn, h StreamHandler, fields []Field, end bool) (*S
 }
 
 func (c *Conn) newStream(id uint32) *Stream {
-	s := &Stream{c: c, id: id, sendWin: c.peer.window, recvWin: c.recvInit, length: -1, born: c.ticks}
+	s := &Stream{c: c, id: id, sendWin: c.peer.window, recvWin: c.recvInit, recvMost: c.recvInit, length: -1, born: c.ticks}
 	c.streams.put(s)
 	c.stats.StreamsOpened++
 	c.rate.opened++
@@ -179,6 +179,7 @@ func (c *Conn) judgeHead(t *turn.Turn, s *Stream, end bool) (ok bool, err error)
 		reason = "HEADERS in a tunnel" // section 8.5
 	case h.tooLarge:
 		c.stats.HeadsTooLarge++
+		c.met(LimitHeaderFields)
 		code, reason = CodeEnhanceYourCalm, "head too large"
 	case s.gotHead:
 		reason = h.trailers(end)
@@ -210,7 +211,7 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 	}
 	c.maxPeerID = id
 	if c.end.err != nil || c.end.final {
-		return nil, nil // beyond what GOAWAY promised
+		return nil, c.charge(LimitStrays) // beyond what GOAWAY promised
 	}
 	h := &c.in.head
 	reason := h.request(c.o.ConnectProtocol)
@@ -224,14 +225,16 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 	switch {
 	case c.streams.n >= int(c.o.MaxStreams):
 		c.stats.StreamsRefused++
+		c.met(LimitStreams)
 		return nil, c.refuse(t, id, CodeRefusedStream)
 	case h.tooLarge:
 		c.stats.HeadsTooLarge++
+		c.met(LimitHeaderFields)
 		c.appendHead(id, []Field{NewField(":status", "431")}, true) // RFC 6585, section 5
 		if end {
 			c.gone.addEnded(id)
 			c.mark(t)
-			return nil, c.chargeAnswer(costReset)
+			return nil, c.chargeAnswer(LimitResets)
 		}
 		return nil, c.refuse(t, id, CodeNoError)
 	case reason != "":
@@ -263,7 +266,7 @@ func (c *Conn) refuse(t *turn.Turn, id, code uint32) error {
 	c.appendReset(id, code)
 	c.gone.addReset(id)
 	c.mark(t)
-	return c.chargeAnswer(costReset)
+	return c.chargeAnswer(LimitResets)
 }
 
 // absent judges a frame for a stream that is not in the table: idle, or closed.
@@ -279,7 +282,7 @@ func (c *Conn) absent(t *turn.Turn, f frame) error {
 	case idle:
 		return &ConnError{Code: CodeProtocol, Reason: shapes[f.typ].name + " on an idle stream"}
 	case c.gone.wasReset(f.id) || c.end.final && !c.o.Client && f.id > c.end.last:
-		return nil // it was under way when we reset the stream or went away
+		return c.stray(f) // it was under way when we reset the stream or went away
 	case f.typ == frameHeaders && c.gone.hasEnded(f.id):
 		return &ConnError{Code: CodeStreamClosed, Reason: "HEADERS on a closed stream"}
 	case f.typ == frameHeaders:
@@ -287,7 +290,15 @@ func (c *Conn) absent(t *turn.Turn, f frame) error {
 	case f.typ == frameData:
 		return c.refuse(t, f.id, CodeStreamClosed)
 	}
-	return nil // WINDOW_UPDATE and RST_STREAM may come late
+	return c.stray(f) // WINDOW_UPDATE and RST_STREAM may come late
+}
+
+// stray charges a frame that is dropped. WINDOW_UPDATE has been charged already.
+func (c *Conn) stray(f frame) error {
+	if f.typ == frameWindowUpdate {
+		return nil
+	}
+	return c.charge(LimitStrays)
 }
 
 // maybeFinish closes a stream that has ended in both directions. c.mu is held.
@@ -352,7 +363,7 @@ func (c *Conn) headless(t *turn.Turn, s *Stream) bool {
 // were provoked, is the connection's. c.mu is held.
 func (c *Conn) streamError(t *turn.Turn, s *Stream, code uint32, reason string) error {
 	c.reset(t, s, &StreamError{Code: code, Reason: reason})
-	return c.chargeAnswer(costReset)
+	return c.chargeAnswer(LimitResets)
 }
 
 func (c *Conn) handleReset(t *turn.Turn, id, code uint32) error {
@@ -364,12 +375,14 @@ func (c *Conn) handleReset(t *turn.Turn, id, code uint32) error {
 		return c.absent(t, frame{typ: frameRSTStream, id: id})
 	}
 	// Rapid reset: work begun for nothing. A stream that its opener gave up after
-	// a wait for its answer is no such thing; deadlines do that.
-	early := !c.o.Client && !s.sentHead && c.ticks-s.born < 2
+	// a wait for its answer is no such thing; deadlines do that. A tunnel is
+	// answered at once, so there it is content that counts.
+	used := s.lastPos > 0 || s.sentHead && !s.connect
+	early := !c.o.Client && !used && c.ticks-s.born < 2
 	c.gone.addEnded(id)
 	c.finish(t, s, &StreamError{Code: code, Remote: true})
 	if early {
-		return c.charge(costReset)
+		return c.charge(LimitResets)
 	}
 	return nil
 }
@@ -392,7 +405,7 @@ func (c *Conn) handlePriority(t *turn.Turn, f frame, p []byte) error {
 		reason = selfDependent
 	}
 	if reason == "" {
-		return c.charge(costPriority)
+		return c.charge(LimitPriority)
 	}
 	if s := c.streams.get(f.id); s != nil {
 		return c.streamError(t, s, code, reason)

@@ -427,7 +427,7 @@ func TestClientWithNetHTTP(t *testing.T) {
 // at any moment: the others lose nothing.
 func TestBackToBack(t *testing.T) {
 	client, server := testnet.Pair()
-	o := Options{MaxStreams: 50, StreamWindow: 40 << 10, ConnWindow: 70 << 10}
+	o := Options{MaxStreams: 50, StreamWindow: 40 << 10, ConnWindow: 70 << 10, Limits: Limits{Resets: 1 << 20}}
 	sd := drive(server, &echoServer{t}, o)
 	o.Client = true
 	d := drive(client, quiet{}, o)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sandwich-mesh/sandwich/internal/turn"
@@ -188,6 +189,59 @@ func TestReceiveWindows(t *testing.T) {
 	})
 }
 
+// A stream's window begins small, and grows as its bytes go somewhere; when memory
+// is short it goes back to what it began with.
+func TestWindowGrows(t *testing.T) {
+	var tight atomic.Bool
+	tc := newServer(t, Options{FirstWindow: 64 << 10, StreamWindow: 256 << 10, Tight: &tight})
+	tunnel(tc, 1)
+	s := tc.streams[1]
+	held := 0
+	tc.onData = func(_ *Stream, p []byte) { held += len(p) }
+	// fill has the peer send what it may, and returns how much that is.
+	fill := func() int {
+		t.Helper()
+		before := held
+		for n := int(s.recvWin); n > 0; n = int(s.recvWin) {
+			tc.writeData(1, strings.Repeat("x", min(n, 16<<10)), false)
+		}
+		for tc.read() != nil {
+		}
+		return held - before
+	}
+	consume := func() {
+		tc.do(func(t *turn.Turn) { s.Consume(t, held) })
+		held = 0
+	}
+	if fill(); held != 64<<10 {
+		t.Errorf("who does not read is sent %d bytes, want 64 KiB", held)
+	}
+	for _, want := range []int{128 << 10, 256 << 10, 256 << 10} {
+		consume()
+		if got := fill(); got != want {
+			t.Errorf("behind one that reads come %d bytes, want %d", got, want)
+		}
+	}
+	tight.Store(true)
+	for range 2 {
+		consume()
+		if got := fill(); got != 64<<10 {
+			t.Errorf("when memory is short come %d bytes, want 64 KiB", got)
+		}
+	}
+	tight.Store(false)
+	consume()
+	if got := fill(); got < 192<<10 {
+		t.Errorf("when it is not any more come %d bytes, want 256 KiB again", got)
+	}
+	for range 2 { // and who counts twice gains nothing
+		tc.do(func(t *turn.Turn) { s.Consume(t, held) })
+	}
+	if got := int(s.recvWin); got > 256<<10 {
+		t.Errorf("the window is %d, want no more than 256 KiB", got)
+	}
+}
+
 // Resets in the middle of bodies must not cost the connection any window:
 // neither what was under way nor what nobody consumed.
 func TestResetsLeaveTheWindowWhole(t *testing.T) {
@@ -204,7 +258,7 @@ func TestResetsLeaveTheWindowWhole(t *testing.T) {
 			t.Errorf("%d streams are left", n)
 		}
 	}
-	o := Options{ConnWindow: 128 << 10, StreamWindow: 96 << 10}
+	o := Options{ConnWindow: 128 << 10, StreamWindow: 96 << 10, Limits: Limits{Resets: 1 << 20}}
 	t.Run("we reset a server's streams", func(t *testing.T) {
 		tc := newServer(t, o)
 		tc.onData = func(*Stream, []byte) {}

@@ -114,7 +114,7 @@ func (l *listener) Idle(*turn.Turn)                             {}
 
 // wide are limits that a fuzzer does not reach; TestFloods is about those.
 var wide = Limits{HeaderFields: 1 << 20, HeaderBlock: 1 << 20, Continuations: 1 << 20, EmptyData: 1 << 20, Resets: 1 << 20,
-	Settings: 1 << 20, Pings: 1 << 20, Unknown: 1 << 20, Priority: 1 << 20, Windows: 1 << 20, Unread: 1 << 30}
+	Settings: 1 << 20, Pings: 1 << 20, Unknown: 1 << 20, Priority: 1 << 20, Windows: 1 << 20, Strays: 1 << 20, Unread: 1 << 30}
 
 // seeds are the peer's half of ordinary conversations and of rude ones.
 func seeds(client bool) [][]byte {

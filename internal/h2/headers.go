@@ -362,8 +362,11 @@ func (c *Conn) handleContinuation(t *turn.Turn, f frame, p []byte) error {
 		return &ConnError{Code: CodeProtocol, Reason: "CONTINUATION that continues nothing"}
 	}
 	r.fragments++
-	if r.fragments > c.o.Limits.Continuations || len(r.block)+len(p) > c.o.Limits.HeaderBlock {
-		return &ConnError{Code: CodeEnhanceYourCalm, Reason: "head in too many pieces"}
+	switch {
+	case r.fragments > c.o.Limits.Continuations:
+		return c.beyond(LimitContinuations)
+	case len(r.block)+len(p) > c.o.Limits.HeaderBlock:
+		return c.beyond(LimitHeaderBlock)
 	}
 	r.block = grow(r.block, len(p))
 	r.block = append(r.block, p...)

@@ -1,5 +1,7 @@
 package h2
 
+import "sync/atomic"
+
 // Limits bounds what a peer may make this end do. Zero fields mean the default.
 //
 // Rates are counts that halve every 30 s (rateWindow). Each has an allowance on
@@ -10,12 +12,13 @@ type Limits struct {
 	Continuations int // CONTINUATION frames of one head
 	EmptyData     int // consecutive DATA frames without content or END_STREAM
 
-	Resets   int // resets by the peer within a second or two and without an answer, and resets it provoked, beyond one per stream answered
+	Resets   int // resets by the peer within a second or two and before an answer (in a tunnel, content), and resets it provoked, beyond one per stream answered
 	Settings int // SETTINGS frames
 	Pings    int // PING frames, beyond one per DATA frame either way (gRPC measures bandwidth with them)
 	Unknown  int // frames of unknown type, beyond one per stream opened
 	Priority int // PRIORITY frames, times one plus the streams opened
 	Windows  int // WINDOW_UPDATE frames, beyond 2 per stream opened and 20 per DATA frame sent
+	Strays   int // other frames for streams that are gone, beyond one per stream opened and one per DATA frame for one that is not
 
 	// Unread is how much may wait to leave before an answer that the peer
 	// provokes (an acknowledgement, a reset) ends the connection instead.
@@ -36,6 +39,7 @@ var defaultLimits = Limits{
 	Unknown:       200,
 	Priority:      100,
 	Windows:       200,
+	Strays:        1000,
 	Unread:        outCap + 256<<10,
 }
 
@@ -54,6 +58,7 @@ func (l *Limits) fill() {
 		{&l.Unknown, defaultLimits.Unknown},
 		{&l.Priority, defaultLimits.Priority},
 		{&l.Windows, defaultLimits.Windows},
+		{&l.Strays, defaultLimits.Strays},
 		{&l.Unread, defaultLimits.Unread},
 	} {
 		if *f.v == 0 {
@@ -88,27 +93,81 @@ func (c *Conn) Stats() Stats {
 	return c.stats
 }
 
-// A cost is a kind of frame, or of trouble, that has a rate.
-type cost int
+// A Limit is one of Limits, or a time that a peer may take.
+type Limit uint8
 
+// The limits. Those up to LimitStrays have a rate.
 const (
-	costReset cost = iota
-	costSettings
-	costPing
-	costUnknown
-	costPriority
-	costWindow
-	costs // how many there are
+	LimitResets Limit = iota
+	LimitSettings
+	LimitPings
+	LimitUnknown
+	LimitPriority
+	LimitWindows
+	LimitStrays
+
+	LimitHeaderFields // and MaxHeaderList: a head was refused, the connection lives
+	LimitHeaderBlock
+	LimitContinuations
+	LimitEmptyData
+	LimitUnread
+	LimitStreams // MaxStreams: a stream was refused, the connection lives
+
+	LimitFrameTime    // a frame or a head was not finished in time
+	LimitSettingsTime // our SETTINGS were not acknowledged in time
+	LimitPingTime     // our PING was not answered in time
+
+	LimitCount // how many there are
+
+	costs = LimitStrays + 1
 )
 
-var costNames = [costs]string{"stream resets", "SETTINGS", "PING", "frames of unknown type", "PRIORITY", "WINDOW_UPDATE"}
+// limits says of each what it is called in metrics, and in a GOAWAY if it ends
+// the connection. It is never written.
+var limits = [LimitCount]struct{ name, reason string }{
+	LimitResets:        {"resets", "too many stream resets"},
+	LimitSettings:      {"settings", "too many SETTINGS"},
+	LimitPings:         {"pings", "too many PING"},
+	LimitUnknown:       {"unknown", "too many frames of unknown type"},
+	LimitPriority:      {"priority", "too many PRIORITY"},
+	LimitWindows:       {"windows", "too many WINDOW_UPDATE"},
+	LimitStrays:        {"strays", "too many frames for streams that are gone"},
+	LimitHeaderFields:  {"header_fields", "head too large"},
+	LimitHeaderBlock:   {"header_block", "head or control frame too long"},
+	LimitContinuations: {"continuations", "head in too many pieces"},
+	LimitEmptyData:     {"empty_data", "too many empty DATA frames"},
+	LimitUnread:        {"unread", "peer does not read what it asks for"},
+	LimitStreams:       {"max_streams", "too many streams at once"},
+	LimitFrameTime:     {"frame_time", "frame or head not finished in time"},
+	LimitSettingsTime:  {"settings_time", ErrSettingsTimeout.Error()},
+	LimitPingTime:      {"ping_time", ErrPingTimeout.Error()},
+}
+
+func (l Limit) String() string { return limits[l].name }
+
+// Counters say how often a peer met each limit. Connections of one owner share
+// them.
+type Counters [LimitCount]atomic.Int64
+
+// met counts that the peer met a limit.
+func (c *Conn) met(l Limit) {
+	if c.o.Counters != nil {
+		c.o.Counters[l].Add(1)
+	}
+}
+
+// beyond is the connection error of a peer that went beyond a limit.
+func (c *Conn) beyond(l Limit) error {
+	c.met(l)
+	return &ConnError{Code: CodeEnhanceYourCalm, Reason: limits[l].reason}
+}
 
 // rates counts costs and useful work, both fading with time.
 type rates struct {
 	spent    [costs]int
 	opened   int // streams
-	answered int // streams whose head went out
-	dataIn   int // DATA frames
+	answered int // streams whose head went out; tunnels, whose content did
+	dataIn   int // DATA frames for streams that are open
 	dataOut  int
 	empty    int // consecutive empty DATA frames; does not fade
 }
@@ -127,37 +186,39 @@ func (r *rates) fade() {
 
 // charge counts one k and reports the connection error that is due when there
 // were too many. c.mu is held.
-func (c *Conn) charge(k cost) error {
+func (c *Conn) charge(k Limit) error {
 	r, l := &c.rate, &c.o.Limits
 	r.spent[k]++
 	var most int
 	switch k {
-	case costReset:
+	case LimitResets:
 		most = l.Resets + r.answered
-	case costSettings:
+	case LimitSettings:
 		most = l.Settings
-	case costPing:
+	case LimitPings:
 		most = l.Pings + r.dataIn + r.dataOut
-	case costUnknown:
+	case LimitUnknown:
 		most = l.Unknown + r.opened
-	case costPriority:
+	case LimitPriority:
 		most = l.Priority * (1 + r.opened)
-	case costWindow:
+	case LimitWindows:
 		most = l.Windows + 2*r.opened + 20*r.dataOut
+	case LimitStrays:
+		most = l.Strays + r.opened + r.dataIn
 	}
 	if r.spent[k] > most {
-		return &ConnError{Code: CodeEnhanceYourCalm, Reason: "too many " + costNames[k]}
+		return c.beyond(k)
 	}
 	return nil
 }
 
 // chargeAnswer is charge for a frame that obliges this end to answer: a peer
 // that does not read the answers must not make them pile up.
-func (c *Conn) chargeAnswer(k cost) error {
+func (c *Conn) chargeAnswer(k Limit) error {
 	if len(c.out)+c.sinkHeld > c.o.Limits.Unread {
 		c.sinkHeld = c.sink.Buffered()
 		if len(c.out)+c.sinkHeld > c.o.Limits.Unread {
-			return &ConnError{Code: CodeEnhanceYourCalm, Reason: "peer does not read what it asks for"}
+			return c.beyond(LimitUnread)
 		}
 	}
 	return c.charge(k)

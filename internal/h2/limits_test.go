@@ -2,6 +2,8 @@ package h2
 
 import (
 	"fmt"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +29,7 @@ func (tc *testConn) flood(n int, frame func(i int)) (at int, err error) {
 // Each kind of frame that costs us and gains the peer nothing has a rate; the
 // control is as many of it with the work that justifies them.
 func TestFloods(t *testing.T) {
-	limits := Limits{Resets: 20, Settings: 20, Pings: 20, Unknown: 20, Priority: 20, Windows: 20, EmptyData: 4}
+	limits := Limits{Resets: 20, Settings: 20, Pings: 20, Unknown: 20, Priority: 20, Windows: 20, Strays: 20, EmptyData: 4}
 	open := func(tc *testConn, i int) uint32 {
 		id := uint32(2*i + 1)
 		tc.writeBlock(id, false, tc.block(getFields...))
@@ -120,6 +122,76 @@ func TestFloods(t *testing.T) {
 			},
 		},
 		{
+			name: "rapid reset of tunnels, which are answered at once",
+			frame: func(tc *testConn, i int) {
+				id := tc.tunnel(i)
+				tc.feed()
+				tc.sendHeaders(tc.streams[id], false, ok200...)
+				tc.fw.WriteRSTStream(id, http2.ErrCodeCancel)
+			},
+			at: 21,
+			lawful: func(tc *testConn, i int) {
+				id := tc.tunnel(i)
+				tc.feed()
+				tc.sendHeaders(tc.streams[id], false, ok200...)
+				tc.write(tc.streams[id], "x")
+				tc.fw.WriteRSTStream(id, http2.ErrCodeCancel)
+			},
+		},
+		{
+			name: "made you reset: a tunnel, which is answered at once",
+			frame: func(tc *testConn, i int) {
+				id := tc.tunnel(i)
+				tc.feed()
+				tc.sendHeaders(tc.streams[id], false, ok200...)
+				tc.raw(frameWindowUpdate, 0, id, u32(0)...)
+			},
+			at: 21,
+		},
+		{
+			name:    "RST_STREAM for streams that are gone",
+			prepare: func(tc *testConn) { tc.fw.WriteRSTStream(open(tc, 0), http2.ErrCodeCancel); tc.feed() },
+			frame:   func(tc *testConn, _ int) { tc.fw.WriteRSTStream(1, http2.ErrCodeCancel) },
+			at:      22, // one for the stream opened
+			lawful: func(tc *testConn, i int) {
+				id := uint32(2*i + 1)
+				tc.writeBlock(id, true, tc.block(getFields...))
+				tc.feed()
+				tc.sendHeaders(tc.streams[id], true, ok200...)
+				tc.fw.WriteRSTStream(id, http2.ErrCodeCancel) // crossed the answer
+			},
+		},
+		{
+			name:    "DATA for streams that were reset",
+			prepare: func(tc *testConn) { tc.raw(frameWindowUpdate, 0, open(tc, 0), u32(0)...); tc.feed() },
+			frame:   func(tc *testConn, _ int) { tc.fw.WriteData(1, true, nil) },
+			at:      22,
+			lawful: func(tc *testConn, i int) {
+				if i == 0 {
+					tc.raw(frameWindowUpdate, 0, open(tc, 0), u32(0)...)
+					open(tc, 1)
+				}
+				tc.fw.WriteData(1, false, []byte("x")) // was under way
+				tc.fw.WriteData(3, false, []byte("x"))
+			},
+		},
+		{
+			name:    "heads for streams that were reset",
+			prepare: func(tc *testConn) { tc.raw(frameWindowUpdate, 0, open(tc, 0), u32(0)...); tc.feed() },
+			frame:   func(tc *testConn, _ int) { tc.writeBlock(1, true, tc.block("x: y")) },
+			at:      22,
+		},
+		{
+			name: "heads behind the last GOAWAY",
+			prepare: func(tc *testConn) {
+				open(tc, 0)
+				tc.feed()
+				tc.do(func(t *turn.Turn) { tc.c.GoAway(t); tc.c.finalGoAway(t) })
+			},
+			frame: func(tc *testConn, i int) { open(tc, i+1) },
+			at:    22,
+		},
+		{
 			name:  "reset without a wait for the answer",
 			frame: func(tc *testConn, i int) { tc.fw.WriteRSTStream(open(tc, i), http2.ErrCodeCancel) },
 			at:    21,
@@ -163,13 +235,16 @@ func TestFloods(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tc := newServer(t, Options{Limits: limits, MaxStreams: 1000})
+			var counts Counters
+			tc := newServer(t, Options{Limits: limits, MaxStreams: 1000, Counters: &counts})
 			if tt.prepare != nil {
 				tt.prepare(tc)
 			}
 			at, err := tc.flood(100, func(i int) { tt.frame(tc, i) })
 			if ce, ok := err.(*ConnError); !ok || ce.Code != CodeEnhanceYourCalm || at != tt.at {
 				t.Errorf("ended after %d with %v, want ENHANCE_YOUR_CALM after %d", at, err, tt.at)
+			} else if n := counts[limitOf(ce)].Load(); n != 1 {
+				t.Errorf("counted %d times, want once", n)
 			}
 			if tt.lawful == nil {
 				return
@@ -182,13 +257,48 @@ func TestFloods(t *testing.T) {
 	}
 }
 
+// limitOf is the limit that an error speaks of.
+func limitOf(err *ConnError) Limit {
+	for l := range LimitCount {
+		if limits[l].reason == err.Reason {
+			return l
+		}
+	}
+	return LimitCount // which panics
+}
+
+// Each limit that can be set is counted under its name, and each that is counted
+// has one.
+func TestLimitsHaveNames(t *testing.T) {
+	names := map[string]bool{}
+	for l := range LimitCount {
+		if limits[l].reason == "" || names[l.String()] {
+			t.Errorf("limit %d is called %q, its reason is %q", l, l, limits[l].reason)
+		}
+		names[l.String()] = true
+	}
+	snake := regexp.MustCompile("(.)([A-Z])")
+	for f := range reflect.TypeFor[Limits]().Fields() {
+		if name := strings.ToLower(snake.ReplaceAllString(f.Name, "${1}_$2")); !names[name] {
+			t.Errorf("nothing counts who meets %s: want a limit called %q", f.Name, name)
+		}
+	}
+}
+
+// tunnel opens the i-th stream with CONNECT.
+func (tc *testConn) tunnel(i int) uint32 {
+	id := uint32(2*i + 1)
+	tc.writeBlock(id, false, tc.block(connectFields...))
+	return id
+}
+
 // Costs fade with time, so an old connection is not near its limits.
 func TestRatesFade(t *testing.T) {
 	r := rates{opened: 8, answered: 6, dataIn: 4, dataOut: 2, empty: 3}
-	r.spent[costPing] = 10
+	r.spent[LimitPings] = 10
 	r.fade()
 	want := rates{opened: 4, answered: 3, dataIn: 2, dataOut: 1, empty: 3}
-	want.spent[costPing] = 5
+	want.spent[LimitPings] = 5
 	if r != want {
 		t.Errorf("faded to %+v, want %+v", r, want)
 	}
@@ -349,7 +459,7 @@ func TestLongHeadOut(t *testing.T) {
 
 // 1 MiB frames are taken if we said so, passed on as they come, and not held.
 func TestLongFramesIn(t *testing.T) {
-	tc := newServer(t, Options{MaxFrameSize: 1 << 20, StreamWindow: 4 << 20, ConnWindow: 16 << 20})
+	tc := newServer(t, Options{MaxFrameSize: 1 << 20, StreamWindow: 4 << 20, FirstWindow: 4 << 20, ConnWindow: 16 << 20})
 	tunnel(tc, 1)
 	tc.fw.WriteData(1, true, make([]byte, 1<<20))
 	got := 0

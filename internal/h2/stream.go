@@ -19,6 +19,7 @@ type Stream struct {
 
 	// Guarded by c.mu: receiving.
 	recvWin  int32  // what the peer may still send
+	recvMost int32  // …and how much that is when nothing is under way
 	recvOwed int32  // consumed, and not returned yet
 	born     uint32 // c.ticks when it was opened
 	length   int64  // content still to come if it was announced, or -1
@@ -83,7 +84,9 @@ func (s *Stream) SendHeaders(t *turn.Turn, fields []Field, end bool) {
 	}
 	if !s.sentHead && Status(fields) >= 200 {
 		s.sentHead = true
-		c.rate.answered++
+		if !s.connect {
+			c.rate.answered++
+		}
 	}
 	s.endDue = end
 	switch {
