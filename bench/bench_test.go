@@ -21,6 +21,10 @@ import (
 
 // The test binary is also the parts that the tests start.
 func TestMain(m *testing.M) {
+	if what, ok := strings.CutPrefix(os.Args[min(2, len(os.Args)-1)], "leak "); ok {
+		fmt.Fprintln(os.Stderr, leakPart(what))
+		os.Exit(1)
+	}
 	if len(os.Args) == 4 && os.Args[1] == "part" {
 		if err := Part(context.Background(), os.Args[2], os.Args[3], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -30,7 +30,9 @@ type InsideOptions struct {
 	Document   string // file
 	Certs      traffic.Certs
 	TunnelPort uint16
-	Profile    bool // every allocation is recorded, which costs
+	Profile    bool   // every allocation is recorded, which costs
+	Stages     bool   // where the time of each request went is looked at
+	Slow       string // what takes longer than it should, of "filters" and "dial"
 }
 
 // A look is what the part "inside" answers to each line it reads.
@@ -40,6 +42,7 @@ type look struct {
 	Resident     int64  // bytes of anonymous memory in RAM after that
 	Goroutines   int
 	Allocs       allocs // since the last look
+	Stages       stageLook
 }
 
 // allocs are numbers of heap objects, by who made them.
@@ -59,7 +62,8 @@ func insidePart(ctx context.Context, options string, in io.Reader, out io.Writer
 	if o.Profile {
 		runtime.MemProfileRate = 1
 	}
-	first, err := serveInside(ctx, o)
+	book := new(stageBook)
+	first, err := serveInside(ctx, o, book)
 	if err != nil {
 		return err
 	}
@@ -69,9 +73,11 @@ func insidePart(ctx context.Context, options string, in io.Reader, out io.Writer
 	}
 	seen := allocations{}
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		l, err := seen.look(o.Profile)
-		if err != nil {
-			return err
+		l := &look{Stages: book.look()}
+		if !o.Stages {
+			if l, err = seen.look(o.Profile); err != nil {
+				return err
+			}
 		}
 		if err := answers.Encode(l); err != nil {
 			return err
@@ -81,7 +87,7 @@ func insidePart(ctx context.Context, options string, in io.Reader, out io.Writer
 }
 
 // serveInside starts the engine as the waypoint program does.
-func serveInside(ctx context.Context, o InsideOptions) (*look, error) {
+func serveInside(ctx context.Context, o InsideOptions, book *stageBook) (*look, error) {
 	certs, err := hbone.NewCertificates(hbone.CertificatesOptions{})
 	if err != nil {
 		return nil, err
@@ -99,8 +105,15 @@ func serveInside(ctx context.Context, o InsideOptions) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := proxy.New(proxy.Options{Certificates: certs, Registry: filters.NewRegistry(), TunnelPort: o.TunnelPort, Loops: loops,
-		OnPanic: func(err error) { fmt.Fprintln(os.Stderr, err) }})
+	po := proxy.Options{Certificates: certs, Registry: filters.NewRegistry(), TunnelPort: o.TunnelPort, Loops: loops,
+		OnPanic: func(err error) { fmt.Fprintln(os.Stderr, err) }}
+	if o.Stages {
+		po.Observe = book.observe
+	}
+	if err := slowed(o.Slow, &po); err != nil {
+		return nil, err
+	}
+	p := proxy.New(po)
 	if problems := p.Apply(doc); len(problems) > 0 {
 		return nil, errors.New(problems[0].String())
 	}
@@ -215,11 +228,16 @@ type Inside struct {
 
 // inside starts the part before an upstream.
 func (r *Rig) inside(ctx context.Context, u upstream, profile bool) (*Inside, error) {
+	return r.insideWith(ctx, u, InsideOptions{Profile: profile})
+}
+
+func (r *Rig) insideWith(ctx context.Context, u upstream, o InsideOptions) (*Inside, error) {
 	file, port, err := r.writeDocument(u)
 	if err != nil {
 		return nil, err
 	}
-	opts, err := json.Marshal(InsideOptions{file, r.certs["waypoint"], port, profile})
+	o.Document, o.Certs, o.TunnelPort = file, r.certs["waypoint"], port
+	opts, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}

@@ -18,8 +18,10 @@ import (
 type Options struct {
 	Self     []string      // argv that starts a part; its name and options follow
 	Waypoint string        // the proxy's binary
+	Root     string        // directory of the module, for what is built of it
 	Rounds   int           // of each comparison
 	For      time.Duration // length of a round's measured time
+	Soak     time.Duration // how long a soak lasts
 	Log      io.Writer     // progress
 }
 

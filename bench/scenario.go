@@ -103,7 +103,11 @@ const scenarioTime = 15 * time.Minute
 // Judge runs a scenario and returns an outcome for each of its bars. Whatever
 // goes wrong fails all of them.
 func (s *Scenario) Judge(ctx context.Context, r *Rig) []Outcome {
-	ctx, cancel := context.WithTimeout(ctx, scenarioTime)
+	limit := scenarioTime
+	if s.Long {
+		limit += r.Soak
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	defer r.Clear()
 	figures := Figures{}
@@ -158,5 +162,9 @@ func Scenarios() []Scenario {
 		meshCost(256, 8, 1.50),
 		callCost(32, 4, 1.80),
 		proxyCost(),
+		telemetryCost(),
+		stagesAddUp(),
+		stagesInPlace(),
+		soak(),
 	}
 }

@@ -111,7 +111,10 @@ func (r *Rig) writeDocument(u upstream) (file string, port uint16, err error) {
 }
 
 // A waypoint is the proxy under test with its two ways in.
-type waypoint struct{ hbone, proxy *Process }
+type waypoint struct {
+	hbone, proxy *Process
+	document     string // its file
+}
 
 // waypoint starts the built binary before an upstream, with flags besides those
 // that it needs.
@@ -145,5 +148,5 @@ func (r *Rig) waypoint(ctx context.Context, cpu int, u upstream, flags ...string
 	}
 	tunnels := *p
 	tunnels.Addr = hbone
-	return &waypoint{hbone: &tunnels, proxy: p}, nil
+	return &waypoint{hbone: &tunnels, proxy: p, document: file}, nil
 }

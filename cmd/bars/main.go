@@ -41,6 +41,9 @@ func main() {
 	}
 }
 
+// defaultTime is what -for is if nobody gives it.
+const defaultTime = 1500 * time.Millisecond
+
 func run(ctx context.Context) (ok bool, err error) {
 	var (
 		only     = flag.String("only", "", "run the scenarios with a bar that this regular expression matches")
@@ -51,7 +54,7 @@ func run(ctx context.Context) (ok bool, err error) {
 		waypoint = flag.String("waypoint", "", "the proxy's binary; built from this module if not given")
 		results  = flag.String("results", "", "directory of the last figures; bench/results of this module if not given, - for none")
 		rounds   = flag.Int("rounds", 7, "rounds of each comparison")
-		measure  = flag.Duration("for", 1500*time.Millisecond, "measured time of each variant in a round")
+		measure  = flag.Duration("for", defaultTime, "measured time of each variant in a round; with -long, how long each scenario lasts: 20m if not given")
 	)
 	flag.Parse()
 	match, err := regexp.Compile(*only)
@@ -79,7 +82,11 @@ func run(ctx context.Context) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	o := bench.Options{Self: []string{self, "part"}, Waypoint: *waypoint, Rounds: *rounds, For: *measure}
+	root := moduleRoot(ctx)
+	o := bench.Options{Self: []string{self, "part"}, Waypoint: *waypoint, Root: root, Rounds: *rounds, For: *measure, Soak: bench.SoakTime}
+	if *long && *measure != defaultTime {
+		o.Soak = *measure
+	}
 	if !*quiet {
 		o.Log = os.Stderr
 	}
@@ -88,7 +95,6 @@ func run(ctx context.Context) (ok bool, err error) {
 		return false, err
 	}
 	defer rig.Close()
-	root := moduleRoot(ctx)
 	if rig.Waypoint == "" {
 		if rig.Waypoint, err = rig.Build(ctx, root, "./cmd/waypoint"); err != nil {
 			fmt.Fprintln(os.Stderr, "bars:", err) // bars that need it will fail and say so

@@ -1,0 +1,292 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/bench/account"
+	"github.com/sandwich-mesh/sandwich/bench/traffic"
+)
+
+// SoakTime is how long a soak lasts if nothing else is asked for. In less than some
+// minutes a heap may not have found its size, and that is growth too.
+const SoakTime = 20 * time.Minute
+
+// A soak is looked at so many times, but not more often than every soakLeast.
+const (
+	soakLooks = 600
+	soakLeast = 50 * time.Millisecond
+)
+
+// soakBars are what may be left of growth when chance is taken off: a step of one
+// in the middle of 20 minutes, a few pages. What is lost with each request, or
+// once a minute, is a hundred times that.
+var soakBars = []Bar{
+	{Name: "soak-rss-growth", Unit: "KiB/h", Most: 1024},
+	{Name: "soak-goroutines-growth", Unit: "/h", Most: 12},
+	{Name: "soak-descriptors-growth", Unit: "/h", Most: 12},
+}
+
+// soak looks whether mixed load leaves anything behind: requests and calls over
+// kept connections, bulk both ways, connections that come and go in all manners,
+// and documents that change.
+func soak() Scenario {
+	return Scenario{
+		Bars: soakBars,
+		Long: true,
+		Run: func(ctx context.Context, r *Rig, f Figures) error {
+			w, err := r.soakedWaypoints(ctx)
+			if err != nil {
+				return err
+			}
+			defer w.end()
+			return r.soak(ctx, w.seen, w.work, f)
+		},
+	}
+}
+
+// A soaked process is looked at from outside.
+type soaked struct {
+	proc    *Process
+	metrics string // where it serves them
+}
+
+// soak has work done and looks at the processes meanwhile.
+func (r *Rig) soak(ctx context.Context, seen []soaked, work func(context.Context, time.Duration) (int64, error), f Figures) error {
+	interval := max(r.Soak/soakLooks, soakLeast)
+	var samples [3][]float64
+	var done int64
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	began := time.Now()
+	for told := began; time.Since(began) < r.Soak; {
+		n, err := work(ctx, interval)
+		if err != nil {
+			return fmt.Errorf("after %v: %w", time.Since(began).Round(time.Second), err)
+		}
+		done += n
+		var sum [3]float64
+		for _, s := range seen {
+			one, err := s.look(ctx)
+			if err != nil {
+				return err
+			}
+			for i := range sum {
+				sum[i] += one[i]
+			}
+		}
+		for i := range sum {
+			samples[i] = append(samples[i], sum[i])
+		}
+		if time.Since(told) > time.Minute {
+			told = time.Now()
+			r.logf("  %3.0f min: %.0f KiB, %.0f goroutines, %.0f descriptors, %d requests", time.Since(began).Minutes(), sum[0], sum[1], sum[2], done)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if err := grown(samples, time.Since(began)/time.Duration(len(samples[0])), done, f); err != nil {
+		return err
+	}
+	for _, b := range soakBars {
+		r.logf("  %s: %s", b.Name, f[b.Name].Note)
+	}
+	return nil
+}
+
+// grown makes figures of samples that were taken at that interval.
+func grown(samples [3][]float64, interval time.Duration, done int64, f Figures) error {
+	const hour = 3600
+	for i, b := range soakBars {
+		t, ok := trendOf(samples[i], interval.Seconds())
+		if !ok {
+			return fmt.Errorf("%d looks are too few to see a trend: let it last longer than %v", len(samples[i]), 2*trendBlocks*soakLeast)
+		}
+		v := max(0, t.Least*hour)
+		last := samples[i][len(samples[i])-1]
+		f[b.Name] = Figure{Spread: Spread{v, v, v}, Note: fmt.Sprintf("slope %+.1f %s, certain %+.1f; at the end %.0f; %d requests, %d looks", t.Slope*hour, b.Unit, t.Least*hour, last, done, len(samples[i]))}
+	}
+	return nil
+}
+
+// look returns a process's memory in KiB, its goroutines and its descriptors.
+func (s soaked) look(ctx context.Context) (v [3]float64, err error) {
+	goroutines, err := s.goroutines(ctx)
+	if err != nil {
+		return v, err
+	}
+	open, err := os.ReadDir("/proc/" + strconv.Itoa(s.proc.PID()) + "/fd")
+	if err != nil {
+		return v, fmt.Errorf("descriptors of %s: %w", s.proc.Name, err)
+	}
+	held, err := account.Resident(s.proc.PID())
+	return [3]float64{float64(held) / 1024, goroutines, float64(len(open))}, err
+}
+
+func (s soaked) goroutines(ctx context.Context) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	q, err := http.NewRequestWithContext(ctx, "GET", "http://"+s.metrics+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	q.Close = true
+	res, err := http.DefaultClient.Do(q)
+	if err != nil {
+		return 0, fmt.Errorf("metrics of %s: %w", s.proc.Name, err)
+	}
+	defer res.Body.Close()
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		if v, ok := strings.CutPrefix(lines.Text(), "go_goroutines "); ok {
+			return strconv.ParseFloat(v, 64)
+		}
+	}
+	return 0, fmt.Errorf("metrics of %s tell no goroutines", s.proc.Name)
+}
+
+// soakedWaypoints are two of them, for requests and for calls, and their load.
+type soakedWaypoints struct {
+	seen     []soaked
+	sessions []*Session
+	way      *waypoint
+	file     string // the document of way
+	text     string
+	turns    int
+}
+
+func (w *soakedWaypoints) end() {
+	for _, s := range w.sessions {
+		s.End()
+	}
+}
+
+func (r *Rig) soakedWaypoints(ctx context.Context) (*soakedWaypoints, error) {
+	w := &soakedWaypoints{}
+	for _, kind := range []struct {
+		part string
+		grpc bool
+	}{{"tunnel", false}, {"tunnel-grpc", true}} {
+		end, err := r.Part(kind.part, loadCPU, PartOptions{Certs: r.certs["echo"]})
+		if err != nil {
+			return w, err
+		}
+		metrics, err := freeAddr()
+		if err != nil {
+			return w, err
+		}
+		u := upstream{Tunnel: end.Addr, GRPC: kind.grpc}
+		way, err := r.waypoint(ctx, proxyCPU, u, "--metrics-listen", metrics)
+		if err != nil {
+			return w, err
+		}
+		w.seen = append(w.seen, soaked{way.proxy, metrics})
+		plans := []traffic.Plan{r.callsPlan(2, 16)}
+		to := []*Process{way.hbone}
+		if !kind.grpc {
+			w.way, w.file = way, way.document
+			if w.text, err = u.document(); err != nil {
+				return w, err
+			}
+			bulk := traffic.Group{Name: "bulk", Streams: 1, Answer: 1 << 20}
+			upload := traffic.Group{Name: "upload", Streams: 1, Answer: 100, Upload: 1 << 20}
+			plans = []traffic.Plan{r.meshPlan(4, small(16), bulk, upload), proxyPlan(small(8))}
+			to = []*Process{way.hbone, way.proxy}
+		}
+		for i, p := range plans {
+			s, err := r.Load(ctx, to[i], p)
+			if err != nil {
+				return w, err
+			}
+			w.sessions = append(w.sessions, s)
+		}
+	}
+	return w, nil
+}
+
+// work makes each load in turn for a while, about half of the time in all.
+func (w *soakedWaypoints) work(ctx context.Context, interval time.Duration) (n int64, err error) {
+	w.turns++
+	if w.turns%10 == 0 {
+		// A comment alone would be another document too, but another rule is another
+		// chain.
+		text := strings.ReplaceAll(w.text, `value: "1"`, fmt.Sprintf("value: %q", strconv.Itoa(w.turns)))
+		if err := os.WriteFile(w.file+".new", []byte(text), 0o644); err != nil {
+			return 0, err
+		}
+		if err := os.Rename(w.file+".new", w.file); err != nil {
+			return 0, err
+		}
+	}
+	each := max(interval/time.Duration(2*len(w.sessions)), 20*time.Millisecond)
+	for _, s := range w.sessions {
+		res, err := s.Measure(ctx, traffic.Measure{For: each})
+		if err != nil {
+			return n, err
+		}
+		n += res.Requests()
+	}
+	for i := range 20 {
+		if err := comeAndGo(ctx, w.way.proxy.Addr, (w.turns+i)%len(manners)); err != nil {
+			return n, err
+		}
+	}
+	return n + 20, nil
+}
+
+// manners are how clients come and go: what they send, and how they end.
+var manners = []struct {
+	text   string
+	answer bool // is read to its end
+	reset  bool
+}{
+	{text: "GET /api/items HTTP/1.1\r\nHost: svc\r\nConnection: close\r\n\r\n", answer: true},
+	{text: "GET /api/items HTTP/1.1\r\nHost: svc\r\n\r\n", reset: true},
+	{text: "GET /api/it", reset: true},
+	{text: "POST /api/items HTTP/1.1\r\nHost: svc\r\nContent-Length: 1000\r\n\r\nhalf", reset: true},
+	{text: "GET /api/items HTTP/1.1\r\nHost: svc\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n", reset: true},
+	{text: "GET /elsewhere HTTP/1.1\r\nHost: svc\r\nConnection: close\r\n\r\n", answer: true},
+	{text: "\x00 nonsense \r\n\r\n", answer: true},
+	{text: ""},
+}
+
+// comeAndGo makes one connection.
+func comeAndGo(ctx context.Context, addr string, manner int) error {
+	m := manners[manner]
+	nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(startTime))
+	head := traffic.ProxyHeader(netip.AddrPortFrom(netip.MustParseAddr("10.1.0.5"), uint16(1024+rand.IntN(60000))), netip.MustParseAddrPort(vip), clientID)
+	if _, err := nc.Write(append(head, m.text...)); err != nil {
+		return err
+	}
+	if m.answer {
+		n, err := io.Copy(io.Discard, nc)
+		if err == nil && n == 0 {
+			err = errors.New("no answer")
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", m.text, err)
+		}
+	}
+	if m.reset {
+		return nc.(*net.TCPConn).SetLinger(0)
+	}
+	return nil
+}
