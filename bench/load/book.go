@@ -25,6 +25,7 @@ type book struct {
 	began  bool // the part that counts
 	at     int64
 	total  *record
+	second *record // of all workers
 	empty  *record
 	points []Point
 
@@ -123,14 +124,14 @@ func (b *book) point(now int64) error {
 
 // collect takes what all workers have recorded since the last time.
 func (b *book) collect() *record {
-	sum := newRecord(len(b.run.spec.Mix))
+	b.second.reset()
 	for _, w := range b.run.workers {
 		b.empty.reset()
 		got := w.swap(b.empty)
-		sum.merge(got)
+		b.second.merge(got)
 		b.empty = got
 	}
-	return sum
+	return b.second
 }
 
 func (b *book) tell(p Point, elapsed time.Duration) {
@@ -144,13 +145,26 @@ func (b *book) close(now int64) error {
 	if !b.began {
 		return errNothing
 	}
-	if err := b.point(now); err != nil {
+	if err := b.lastPoint(now); err != nil {
 		return err
 	}
 	b.elapsed = time.Duration(now - b.window.from)
 	b.done = b.total.ended
 	b.ownCPU, b.cpu = b.lastOwn.since(b.own), b.lastTarget.since(b.target)
 	return nil
+}
+
+// lastPoint ends the last second. What little there is after a whole one makes no
+// point.
+func (b *book) lastPoint(now int64) (err error) {
+	if len(b.points) == 0 || now-b.at > int64(time.Second)/4 {
+		return b.point(now)
+	}
+	b.total.merge(b.collect())
+	var memory int64
+	b.lastOwn, b.lastTarget, memory, err = b.look()
+	b.memory = max(b.memory, memory)
+	return err
 }
 
 // sweep adds what was on its way when the part that counts ended.

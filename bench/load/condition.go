@@ -336,7 +336,9 @@ func (p *parser) comparison() (node, error) {
 	name := p.take()
 	if p.peek() == ":" {
 		p.take()
-		c.kind = strings.Trim(name, `"`)
+		if c.kind = strings.Trim(name, `"`); c.kind == "" {
+			return nil, p.errorf("no request has an empty name")
+		}
 		name = p.take()
 	}
 	if err := c.named(name); err != nil {

@@ -21,9 +21,15 @@ type echoing struct {
 	out  *message // nil: nothing is on its way
 	body sending
 	off  int // of what has come back
+
+	give giveBack
 }
 
-func newEchoing(a *attempt) *echoing { return &echoing{on: a, slot: a.link.slots[0]} }
+func newEchoing(a *attempt) *echoing {
+	x := &echoing{on: a, slot: a.link.slots[0]}
+	x.give = x.drop
+	return x
+}
 
 func (x *echoing) begin(t *turn.Turn, sink turn.Sink) {
 	x.sink = sink
@@ -37,7 +43,7 @@ func (x *echoing) ask(t *turn.Turn, s *slot) {
 	x.body.pump(t, x.sink)
 }
 
-func (x *echoing) give(t *turn.Turn) {
+func (x *echoing) drop(t *turn.Turn) {
 	x.out = nil
 	x.sink.Abort(t, h2.CodeCancel)
 }
@@ -94,9 +100,15 @@ type chat struct {
 	body   sending
 	buf    []byte // the frame that goes out
 	off    int    // of what has come back
+
+	give giveBack
 }
 
-func newChat(a *attempt) *chat { return &chat{on: a, slot: a.link.slots[0]} }
+func newChat(a *attempt) *chat {
+	x := &chat{on: a, slot: a.link.slots[0]}
+	x.give = x.drop
+	return x
+}
 
 func (x *chat) begin(t *turn.Turn, sink turn.Sink) {
 	x.sink = sink
@@ -127,7 +139,7 @@ func (x *chat) ask(t *turn.Turn, s *slot) {
 	x.body.pump(t, x.sink)
 }
 
-func (x *chat) give(t *turn.Turn) {
+func (x *chat) drop(t *turn.Turn) {
 	x.out = nil
 	x.sink.Abort(t, h2.CodeCancel)
 }

@@ -111,9 +111,15 @@ type oneByOne struct {
 	res  response
 	body sending
 	out  *message // asked for
+
+	give giveBack // made once: each time would be an allocation
 }
 
-func newOneByOne(a *attempt) *oneByOne { return &oneByOne{on: a, slot: a.link.slots[0]} }
+func newOneByOne(a *attempt) *oneByOne {
+	x := &oneByOne{on: a, slot: a.link.slots[0]}
+	x.give = x.drop
+	return x
+}
 
 func (x *oneByOne) begin(t *turn.Turn, sink turn.Sink) {
 	x.sink = sink
@@ -128,8 +134,8 @@ func (x *oneByOne) ask(t *turn.Turn, s *slot) {
 	x.body.pump(t, x.sink)
 }
 
-// give drops the connection: there is no other way to be rid of a request.
-func (x *oneByOne) give(t *turn.Turn) {
+// drop ends the connection: there is no other way to be rid of a request.
+func (x *oneByOne) drop(t *turn.Turn) {
 	x.out = nil
 	x.sink.Abort(t, h2.CodeCancel)
 }
@@ -184,6 +190,7 @@ func (x *oneByOne) closed(t *turn.Turn, err error) {
 	x.slot.Lock()
 	if x.out != nil && x.res.at == untilClose && (err == nil || errors.Is(err, io.EOF)) {
 		x.answered(t) // its end is the end of the connection
+		err = errLast
 	}
 	x.slot.Unlock()
 	x.on.over(t, err)

@@ -63,12 +63,16 @@ type caller struct {
 	status int
 	bytes  int64
 	call   callReader
+
+	give giveBack
 }
 
 func newMux(a *attempt, grpc bool) *mux {
 	m := &mux{on: a, grpc: grpc}
 	for _, s := range a.link.slots {
-		m.callers = append(m.callers, &caller{mux: m, slot: s})
+		c := &caller{mux: m, slot: s}
+		c.give = c.cancel
+		m.callers = append(m.callers, c)
 	}
 	return m
 }
@@ -137,8 +141,8 @@ func (c *caller) send(t *turn.Turn) {
 	}
 }
 
-// give cancels the request; the slot is as good as before.
-func (c *caller) give(t *turn.Turn) {
+// cancel resets the stream; the slot is as good as before.
+func (c *caller) cancel(t *turn.Turn) {
 	st := c.stream
 	c.stream = nil
 	st.Abort(t, h2.CodeCancel)

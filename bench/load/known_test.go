@@ -108,7 +108,7 @@ func TestPercentiles(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var mu sync.Mutex
 				var served []time.Duration
-				r := measured(t, Spec{Schedule: Schedule{Rate: 500}, Connections: 400, For: 30 * time.Second}, func() time.Duration {
+				r := measured(t, Spec{Schedule: Schedule{Rate: 500}, Connections: 400, For: 20 * time.Second}, func() time.Duration {
 					mu.Lock()
 					defer mu.Unlock()
 					served = append(served, shape())
@@ -166,7 +166,7 @@ func TestOverload(t *testing.T) {
 func TestQueue(t *testing.T) {
 	const service, load = 10 * time.Millisecond, 0.8
 	synctest.Test(t, func(t *testing.T) {
-		s := Spec{Schedule: Schedule{Shape: Poisson, Rate: 80}, Connections: 200, For: 2000 * time.Second, Timeout: time.Minute, Seed: 3}
+		s := Spec{Schedule: Schedule{Shape: Poisson, Rate: 80}, Connections: 200, For: 1000 * time.Second, Timeout: time.Minute, Seed: 3}
 		r := measured(t, s, serial(service))
 		// What this very stream has to wait, by Lindley's recursion.
 		s.Workers = 1

@@ -113,6 +113,9 @@ func (m *mixKind) kind() (Kind, error) {
 			k.Fields = append(k.Fields, Field{n.Content[i].Value, n.Content[i+1].Value})
 		}
 	}
+	if k.Weight == 0 {
+		return k, errors.New("weight is 0: it must be more")
+	}
 	if len(k.Body) > 0 && k.Size != 0 {
 		return k, errors.New("it has both a body and a size: write one of them")
 	}

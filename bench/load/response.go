@@ -128,6 +128,9 @@ func (r *response) until(p, mark []byte, most int) (whole []byte, n int, err err
 // head reads a head; each of its lines ends with CRLF.
 func (r *response) head(head []byte) (done bool, err error) {
 	line, rest, _ := bytes.Cut(head, endOfLine)
+	if bytes.Count(head, endOfLine) != bytes.Count(head, endOfLine[1:]) {
+		return false, malformedf(Malformed, "a line of the head ends without CR")
+	}
 	if r.status, err = statusOf(line); err != nil {
 		return false, err
 	}

@@ -57,7 +57,8 @@ type Run struct {
 	tasks  sync.WaitGroup
 
 	// Atomic.
-	going   atomic.Bool  // requests may begin
+	going   atomic.Bool  // a closed loop's requests may begin
+	given   atomic.Bool  // the measurement was given up
 	working atomic.Bool  // a measurement is in progress
 	counts  atomic.Int64 // when the part that counts begins, ns since base
 }
@@ -193,8 +194,16 @@ type window struct{ start, from, end int64 }
 // Measure makes the spec's load once: its warm-up, the time that counts, and
 // what is left of it afterwards.
 func (r *Run) Measure(ctx context.Context) (*Result, error) {
+	b, err := r.gather(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return b.result()
+}
+
+func (r *Run) gather(ctx context.Context) (*book, error) {
 	s := &r.spec
-	b := &book{run: r, total: newRecord(len(s.Mix)), empty: newRecord(len(s.Mix))}
+	b := &book{run: r, total: newRecord(len(s.Mix)), second: newRecord(len(s.Mix)), empty: newRecord(len(s.Mix))}
 	for i, w := range r.workers {
 		w.swap(newRecord(len(s.Mix)))
 		w.mu.Lock()
@@ -220,14 +229,12 @@ func (r *Run) Measure(ctx context.Context) (*Result, error) {
 	}
 	err := r.work(ctx, b)
 	r.going.Store(false)
+	r.given.Store(err != nil)
 	pacers.Wait()
 	if err == nil {
 		err = r.drain(ctx, b)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return b.result()
+	return b, err
 }
 
 // work keeps the book until the window is over, or all requests that there may
@@ -305,7 +312,7 @@ func (w *worker) pace(b window) {
 	defer end()
 	a := newArrivals(&w.run.spec, time.Duration(b.end-b.start), w.id)
 	next, more := a.next()
-	for more && w.run.going.Load() {
+	for more && !w.run.given.Load() { // what is due is sent, however late
 		due := b.start + int64(next)
 		if due >= b.end {
 			break

@@ -126,13 +126,15 @@ func (s Spec) withDefaults() Spec {
 	s.Schedule.Shape = cmp.Or(s.Schedule.Shape, Constant)
 	s.Connections = cmp.Or(s.Connections, 16)
 	s.Streams = cmp.Or(s.Streams, 1)
-	s.Workers = min(cmp.Or(s.Workers, runtime.NumCPU()), max(s.Connections, 1))
 	s.Timeout = cmp.Or(s.Timeout, 10*time.Second)
 	s.Seed = cmp.Or(s.Seed, 1)
 	s.LagShare = cmp.Or(s.LagShare, 0.10)
 	if t.Via == ViaHBONE && s.Mesh == 0 {
 		s.Mesh = (s.Connections + 99) / 100 // ztunnel puts 100 on one
 	}
+	// A worker without connections would have nobody to send its share. Tunnels of
+	// one mesh connection have the same worker.
+	s.Workers = min(cmp.Or(s.Workers, runtime.NumCPU()), max(s.Connections, 1), cmp.Or(s.Mesh, maxConnections))
 	if len(s.Mix) == 0 {
 		s.Mix = []Kind{{Bytes: -1}}
 	}

@@ -226,7 +226,7 @@ func (x *caller) Closed(_ *turn.Turn, _ *h2.Stream, err error) {
 // ServeCalls is ServeTunnels for gRPC: calls are answered on the HTTP/2
 // connections inside the CONNECT streams.
 func ServeCalls(ctx context.Context, l net.Listener, config *tls.Config) error {
-	return serveMeshes(ctx, l, config, callTunnels{})
+	return ServeMesh(ctx, l, config, callTunnels{})
 }
 
 // callTunnels accepts every CONNECT.

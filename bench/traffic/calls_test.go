@@ -19,7 +19,7 @@ func startCalls(t *testing.T, h h2.ConnHandler, plan Plan) *Run {
 		t.Fatal(err)
 	}
 	l := listen(t)
-	go serveMeshes(t.Context(), l, server, h)
+	go ServeMesh(t.Context(), l, server, h)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	plan.Addr, plan.Via, plan.To, plan.Certs = l.Addr().String(), ViaHBONE, "10.96.0.10:80", c

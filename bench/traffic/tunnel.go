@@ -24,10 +24,12 @@ const (
 // tunnel and the application behind it in one: requests are answered inside
 // the CONNECT streams.
 func ServeTunnels(ctx context.Context, l net.Listener, config *tls.Config) error {
-	return serveMeshes(ctx, l, config, tunnels{})
+	return ServeMesh(ctx, l, config, tunnels{})
 }
 
-func serveMeshes(ctx context.Context, l net.Listener, config *tls.Config, h h2.ConnHandler) error {
+// ServeMesh accepts mesh connections on l until l is closed, and hands their streams
+// to h.
+func ServeMesh(ctx context.Context, l net.Listener, config *tls.Config, h h2.ConnHandler) error {
 	for {
 		nc, err := l.Accept()
 		if err != nil {
