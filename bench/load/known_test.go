@@ -20,8 +20,8 @@ import (
 // request has come, and says after how long to answer.
 type known func() time.Duration
 
-// dial opens a connection to it.
-func (k known) dial(context.Context, string) (net.Conn, error) {
+// connected opens a connection to it.
+func (k known) connected(context.Context, string) (net.Conn, error) {
 	c, s := testnet.Pair()
 	go func() {
 		defer s.Close()
@@ -61,7 +61,7 @@ func measured(t *testing.T, s Spec, k known) *Result {
 	t.Helper()
 	s.Target = Target{Addr: "192.0.2.2:80", AllowRemote: true}
 	s.Workers = 1
-	r, err := Do(t.Context(), s, Options{dial: k.dial, sleep: time.Sleep})
+	r, err := Do(t.Context(), s, Options{dial: k.connected, sleep: time.Sleep})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestGeneratorBound(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			k := known(func() time.Duration { return 5 * time.Millisecond })
 			r, err := Do(t.Context(), Spec{Target: Target{Addr: "192.0.2.2:80", AllowRemote: true}, Workers: 1, Schedule: Schedule{Rate: 100}, For: 5 * time.Second},
-				Options{dial: k.dial, sleep: func(d time.Duration) { time.Sleep(d + late) }})
+				Options{dial: k.connected, sleep: func(d time.Duration) { time.Sleep(d + late) }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -248,7 +248,7 @@ func TestTimeouts(t *testing.T) {
 		k := known(func() time.Duration { return time.Hour })
 		defer time.Sleep(time.Hour) // the server's own
 		s := Spec{Target: Target{Addr: "192.0.2.2:80", AllowRemote: true}, Workers: 1, Connections: 2, Schedule: Schedule{Rate: 10}, For: 10 * time.Second, Timeout: time.Second}
-		r, err := Do(t.Context(), s, Options{dial: k.dial, sleep: time.Sleep})
+		r, err := Do(t.Context(), s, Options{dial: k.connected, sleep: time.Sleep})
 		if err != nil {
 			t.Fatal(err)
 		}
