@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,9 +27,25 @@ type command struct {
 	wants []string
 }
 
-// TestPages runs every command of every example's page: `waypoint dev` beside
-// the others, on free ports in place of 8080 and those behind it, until the page
-// ends.
+// beside is what some pages need beside the program, or are asked besides what they
+// say themselves.
+var beside = map[string]func(*page){"spire": (*page).besideSPIRE, "sandwich": (*page).besideSandwich}
+
+// A page is one that runs.
+type page struct {
+	t       *testing.T
+	bin     string
+	name    string
+	dev     int               // the first port of dev's entries
+	addrs   map[string]string // by what the page says: where it really is
+	replace []string          // what else the page says, and what is meant here
+	flags   string            // of serve, besides those of the page
+	after   []func()          // what is asked when the page has been through
+}
+
+// TestPages runs every command of every example's page: `waypoint dev` and
+// `waypoint serve` beside the others, on free ports in place of those that the page
+// names, until it ends.
 func TestPages(t *testing.T) {
 	pages, err := filepath.Glob("*/README.md")
 	if err != nil || len(pages) == 0 {
@@ -41,24 +58,30 @@ func TestPages(t *testing.T) {
 	}
 }
 
-func runPage(t *testing.T, bin, page string) {
-	text, err := os.ReadFile(page)
+func runPage(t *testing.T, bin, file string) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.ReadFile(filepath.Join(filepath.Dir(page), "config.yaml")); err != nil {
+	name := filepath.Dir(file)
+	if _, err := os.ReadFile(filepath.Join(name, "config.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	port := freePorts(t)
-	dev := 0
+	p := &page{t: t, bin: bin, name: name, dev: freePorts(t), addrs: map[string]string{}}
+	if f := beside[name]; f != nil {
+		f(p)
+	}
+	running := 0
 	for _, c := range commands(string(text)) {
-		line := strings.ReplaceAll(c.line, "go run ./cmd/waypoint", bin)
-		for i := range ports {
-			line = strings.ReplaceAll(line, fmt.Sprintf("127.0.0.1:%d", 8080+i), fmt.Sprintf("127.0.0.1:%d", port+i))
-		}
-		if strings.HasPrefix(line, bin+" dev ") {
-			dev++
-			start(t, strings.Fields(fmt.Sprintf("%s --quiet --port %d", line, port)), fmt.Sprintf("127.0.0.1:%d", port))
+		line := p.meant(c.line)
+		switch {
+		case strings.HasPrefix(line, bin+" dev "):
+			running++
+			start(t, fmt.Sprintf("%s --quiet --port %d", line, p.dev), fmt.Sprintf("127.0.0.1:%d", p.dev))
+			continue
+		case strings.HasPrefix(line, bin+" serve "):
+			running++
+			start(t, line+" --lame-duck 0"+p.flags, p.addrs["127.0.0.1:15000"])
 			continue
 		}
 		got := run(t, line)
@@ -71,14 +94,54 @@ func runPage(t *testing.T, bin, page string) {
 			t.Errorf("%s: the page does not say what to expect", c.line)
 		}
 	}
-	if dev != 1 {
-		t.Errorf("the page runs dev %d times, want once", dev)
+	if running == 0 {
+		t.Error("the page runs nothing")
 	}
+	for _, ask := range p.after {
+		ask()
+	}
+}
+
+var ports15 = regexp.MustCompile(`127\.0\.0\.1:15\d\d\d`)
+
+// meant is what a line of the page means on this machine.
+func (p *page) meant(line string) string {
+	line = strings.NewReplacer(append(p.replace, "go run ./cmd/waypoint", p.bin)...).Replace(line)
+	for i := range ports {
+		line = strings.ReplaceAll(line, fmt.Sprintf("127.0.0.1:%d", 8080+i), fmt.Sprintf("127.0.0.1:%d", p.dev+i))
+	}
+	return ports15.ReplaceAllStringFunc(line, p.addr)
+}
+
+// addr returns where something is that the page says is at said.
+func (p *page) addr(said string) string {
+	if p.addrs[said] == "" {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		defer l.Close()
+		p.addrs[said] = l.Addr().String()
+	}
+	return p.addrs[said]
+}
+
+// document makes the page serve a document in which something is somewhere else.
+func (p *page) document(edits ...string) {
+	text, err := os.ReadFile(filepath.Join(p.name, "config.yaml"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	file := filepath.Join(p.t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(strings.NewReplacer(edits...).Replace(string(text))), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	p.replace = append(p.replace, "serve --config examples/"+p.name+"/config.yaml", "serve --config "+file)
 }
 
 func commands(page string) (list []command) {
 	for i, part := range strings.Split(page, "\n```") {
-		if i%2 == 0 {
+		if i%2 == 0 || !strings.HasPrefix(part, "\n") { // or it is in some language, and not for a shell
 			continue
 		}
 		for line := range strings.Lines(part) {
@@ -95,7 +158,7 @@ func commands(page string) (list []command) {
 }
 
 func TestCommands(t *testing.T) {
-	got := commands("# A\n\n```\n$ one\nout\n$ two\n```\n\ntext\n\n```\n$ three\na\nb\n```\n")
+	got := commands("# A\n\n```\n$ one\nout\n$ two\n```\n\ntext\n\n```\n$ three\na\nb\n```\n\n```yaml\n$ four: five\n```\n")
 	want := []command{{"one", []string{"out"}}, {"two", nil}, {"three", []string{"a", "b"}}}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
@@ -116,10 +179,10 @@ func run(t *testing.T, line string) string {
 }
 
 // start runs the program until the test ends.
-func start(t *testing.T, args []string, addr string) {
+func start(t *testing.T, line, addr string) {
 	t.Helper()
 	var out strings.Builder
-	cmd := exec.Command(args[0], args[1:]...)
+	cmd := exec.Command("sh", "-c", "exec "+line)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = "..", &out, &out, time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -129,7 +192,7 @@ func start(t *testing.T, args []string, addr string) {
 		stop := time.AfterFunc(limit, func() { cmd.Process.Kill() })
 		defer stop.Stop()
 		if err := cmd.Wait(); err != nil || t.Failed() {
-			t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out.String())
+			t.Errorf("%s: %v\n%s", line, err, out.String())
 		}
 	})
 	again := time.NewTicker(20 * time.Millisecond)
@@ -141,7 +204,7 @@ func start(t *testing.T, args []string, addr string) {
 			return
 		}
 		if time.Since(began) > limit {
-			t.Fatalf("%s does not listen on %s", strings.Join(args, " "), addr)
+			t.Fatalf("%s does not listen on %s", line, addr)
 		}
 	}
 }
