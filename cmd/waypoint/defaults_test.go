@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-var update = flag.Bool("update", false, "rewrite DEFAULTS.md")
+var update = flag.Bool("update", false, "rewrite DEFAULTS.md and the tables of OPERATING.md")
 
 // A row is what the page says of a default beside its value.
 type row struct{ istio, why string }
