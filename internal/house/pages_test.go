@@ -59,7 +59,7 @@ func checkFormat(tr *tree) (bad []string) {
 
 // rootPages are the documents that the root must have.
 var rootPages = []string{
-	"README.md", "ARCHITECTURE.md", "RATIONALE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "DEFAULTS.md", "Makefile", "Dockerfile",
+	"README.md", "ARCHITECTURE.md", "RATIONALE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "DEFAULTS.md", "OPERATING.md", "Makefile", "Dockerfile",
 }
 
 var link = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
