@@ -123,11 +123,11 @@ func (r *headReader) fieldLine(b []byte) (done bool, err *ParseError) {
 		r.pos += 2
 		return true, nil
 	}
-	colon := bytes.IndexByte(line, ':')
+	colon := message.NameEnd(line)
 	if colon < 0 {
 		return false, r.fail(400, "invalid field name", pos)
 	}
-	known := message.Lookup(line[:colon]) // a known name needs no other check
+	known := message.LookupIn(line, colon) // a known name needs no other check
 	if known == message.Unknown && !message.ValidToken(line[:colon]) {
 		return false, r.fail(400, "invalid field name", pos)
 	}

@@ -43,6 +43,7 @@ func (h *Header) Push(name, value Span, known Known, line bool) {
 	f := &h.fields[len(h.fields)-1] // filled in place: a struct put together first is stored in parts and loaded whole, which stalls
 	f.name, f.nameLen, f.known = name.Off, uint16(name.Len), known
 	f.value, f.valueLen, f.line = value.Off, value.Len, line
+	h.has |= known.bit()
 }
 
 // Line appends a field whose name, which has that id, and whose value have been

@@ -1,5 +1,7 @@
 package message
 
+import "encoding/binary"
+
 // A Known is the id of a well-known field name, so that a name is compared as
 // one byte. Unknown is every other name.
 type Known uint8
@@ -205,7 +207,7 @@ var slots = makeSlots()
 
 func makeSlots() (s [numSlots]Known) {
 	for k := Unknown + 1; k < numKnown; k++ {
-		s[slotOf(names[k].lower)] = k
+		s[slotOf([]byte(names[k].lower))] = k
 	}
 	return s
 }
@@ -213,34 +215,78 @@ func makeSlots() (s [numSlots]Known) {
 // slotOf mixes length and three letters, without case. Or-ing 0x20 confuses some
 // bytes that are no letters; that only costs a comparison. When a new name meets
 // another, try other factors.
-func slotOf[N string | []byte](name N) uint {
+func slotOf(name []byte) uint {
 	n := uint(len(name))
 	return (n*59 + uint(name[0]|0x20)*468 + uint(name[n-1]|0x20)*136 + uint(name[n/2]|0x20)*6) % numSlots
 }
 
+// A pattern is a name of up to 32 bytes as words. A word x is the name's, in any
+// letter case, if (x^lower)&^free is 0: in free are the bits of a letter's case,
+// and all bits behind the name's end.
+type pattern struct{ lower, free [4]uint64 }
+
+var (
+	patterns = makePatterns()
+	lengths  = makeLengths()
+)
+
+func makeLengths() (all [numKnown]uint8) {
+	for k := range all {
+		all[k] = uint8(len(names[k].lower))
+	}
+	return all
+}
+
+func makePatterns() (all [numKnown]pattern) {
+	for k := range all {
+		var lower, free [32]byte
+		n := copy(lower[:], names[k].lower)
+		for i := range free {
+			switch c := lower[i]; {
+			case i >= n:
+				free[i] = 0xff
+			case 'a' <= c && c <= 'z':
+				free[i] = 0x20
+			}
+		}
+		for i := range 4 {
+			all[k].lower[i] = binary.LittleEndian.Uint64(lower[8*i:])
+			all[k].free[i] = binary.LittleEndian.Uint64(free[8*i:])
+		}
+	}
+	return all
+}
+
 // Lookup returns the id of name, whatever its letter case.
-func Lookup(name []byte) Known { return lookup(name) }
+func Lookup(name []byte) Known { return LookupIn(name, len(name)) }
 
 // LookupString is Lookup for a string.
-func LookupString(name string) Known { return lookup(name) }
+func LookupString(name string) Known { return LookupIn([]byte(name), len(name)) }
 
-// lookup compares with the likelier of the two usual spellings first, because
-// comparing whole strings beats folding letters. BenchmarkLookup: 12 → 5 ns.
-func lookup[N string | []byte](name N) Known {
-	if len(name) == 0 {
+// LookupIn is Lookup of the first n bytes of line. What stands behind them is
+// read, so that it may go by words, and means nothing. Nothing here depends on
+// how a sender spells. BenchmarkLookup: 5 to 14 → 5.5 ns.
+func LookupIn(line []byte, n int) Known {
+	if n == 0 {
 		return Unknown
 	}
-	k := slots[slotOf(name)]
-	row := &names[k]
-	if len(row.lower) != len(name) {
+	k := slots[slotOf(line[:n])]
+	if int(lengths[k]) != n {
 		return Unknown
 	}
-	usual := row.lower
-	if name[0] < 'a' {
-		usual = row.name
+	var end [32]byte
+	b := &end
+	if len(line) >= len(end) {
+		b = (*[32]byte)(line)
+	} else {
+		copy(end[:], line)
 	}
-	if string(name) == usual || equalFold(name, row.lower) {
-		return k
+	p := &patterns[k]
+	if (binary.LittleEndian.Uint64(b[0:])^p.lower[0])&^p.free[0]|
+		(binary.LittleEndian.Uint64(b[8:])^p.lower[1])&^p.free[1]|
+		(binary.LittleEndian.Uint64(b[16:])^p.lower[2])&^p.free[2]|
+		(binary.LittleEndian.Uint64(b[24:])^p.lower[3])&^p.free[3] != 0 {
+		return Unknown
 	}
-	return Unknown
+	return k
 }

@@ -204,6 +204,86 @@ func TestKnown(t *testing.T) {
 	}
 }
 
+// TestLookupTwin changes each byte of each name to every other, with something
+// behind it and with nothing.
+func TestLookupTwin(t *testing.T) {
+	for k := Unknown + 1; k < numKnown; k++ {
+		name := []byte(names[k].name + ": v")
+		n := len(names[k].name)
+		for at := range n {
+			was := name[at]
+			for c := range 256 {
+				name[at] = byte(c)
+				want := Unknown
+				for other, row := range names {
+					if EqualFold(name[:n], row.lower) {
+						want = Known(other)
+					}
+				}
+				if got := LookupIn(name, n); got != want {
+					t.Fatalf("LookupIn(%q, %d) = %d, want %d", name, n, got, want)
+				}
+				if got := Lookup(name[:n:n]); got != want {
+					t.Fatalf("Lookup(%q) = %d, want %d", name[:n], got, want)
+				}
+			}
+			name[at] = was
+		}
+	}
+}
+
+// TestHas holds the bits of the names to the fields: what a look at them spares
+// must not be there.
+func TestHas(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	var h Header
+	check := func(h *Header) {
+		t.Helper()
+		for k := range numKnown {
+			_, fast := h.ValueOf(k)
+			if _, slow := h.valueOf(k); fast != slow {
+				t.Fatalf("%q: ValueOf says %v, the fields %v", names[k].name, fast, slow)
+			}
+		}
+	}
+	for range 20_000 {
+		name := Known(rnd.IntN(int(numKnown))).Name()
+		if name == "" {
+			name = "x-nobody"
+		}
+		known := LookupString(name)
+		switch rnd.IntN(8) {
+		case 0:
+			h.Set(name, "v")
+		case 1:
+			h.Add(name, "v")
+		case 2:
+			h.Del(name)
+		case 3:
+			h.DelKnown(known)
+		case 4:
+			h.DelFirst(known)
+		case 5:
+			if known != Unknown {
+				h.AddKnown(known, []byte("v"))
+			}
+		case 6:
+			h.Line(known, []byte(name), []byte("v"))
+		case 7:
+			if h.Len() > 12 {
+				h.Reset()
+			}
+		}
+		check(&h)
+		if _, n := h.First(known, name); (n > 0) != (h.Get(name) != "") {
+			t.Fatalf("%s: First finds %d", name, n)
+		}
+		var other Header
+		other.CopyFrom(&h)
+		check(&other)
+	}
+}
+
 // TestScanTwins compares the eight-byte scanners with plain loops, for every
 // byte in every place.
 func TestScanTwins(t *testing.T) {
@@ -223,6 +303,9 @@ func TestScanTwins(t *testing.T) {
 		if got, want := TargetEnd(b), slow(b, target); got != want {
 			t.Fatalf("TargetEnd(%q) = %d, want %d", b, got, want)
 		}
+		if got, want := NameEnd(b), bytes.IndexByte(b, ':'); got != want {
+			t.Fatalf("NameEnd(%q) = %d, want %d", b, got, want)
+		}
 	}
 	for n := range 20 {
 		for at := range n {
@@ -241,7 +324,7 @@ func TestScanTwins(t *testing.T) {
 		for i := range b {
 			b[i] = byte(rnd.Uint32()) | 0x20
 			if rnd.IntN(9) == 0 {
-				b[i] = "\t\x00\x7f\x80#\x1f"[rnd.IntN(6)]
+				b[i] = "\t\x00\x7f\x80#\x1f:;"[rnd.IntN(8)]
 			}
 		}
 		try(b)
@@ -398,9 +481,9 @@ func TestSizes(t *testing.T) {
 		got, want uintptr
 	}{
 		{"field", unsafe.Sizeof(field{}), 16},
-		{"Header", unsafe.Sizeof(Header{}), 48},
-		{"Request", unsafe.Sizeof(Request{}), 232},
-		{"Response", unsafe.Sizeof(Response{}), 168},
+		{"Header", unsafe.Sizeof(Header{}), 56},
+		{"Request", unsafe.Sizeof(Request{}), 248},
+		{"Response", unsafe.Sizeof(Response{}), 184},
 		{"Chunk", unsafe.Sizeof(Chunk{}), 40},
 	} {
 		if row.got != row.want {
@@ -468,19 +551,58 @@ func BenchmarkReset(b *testing.B) {
 
 func BenchmarkLookup(b *testing.B) {
 	for _, name := range []string{"User-Agent", "x-forwarded-for", "X-rEQUEST-iD", "X-Custom"} {
-		n := []byte(name)
+		line := []byte(name + ": and a value behind it")
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				Lookup(n)
+				LookupIn(line, len(name))
+			}
+		})
+		b.Run(name+"/alone", func(b *testing.B) {
+			for b.Loop() {
+				Lookup(line[:len(name):len(name)])
 			}
 		})
 		b.Run(name+"/folding", func(b *testing.B) {
-			row := names[Lookup(n)].lower
+			row := names[Lookup(line[:len(name)])].lower
 			for b.Loop() {
-				EqualFold(n, row)
+				EqualFold(line[:len(name)], row)
 			}
 		})
 	}
+}
+
+func BenchmarkNameEnd(b *testing.B) {
+	for _, name := range []string{"Host", "x-forwarded-for"} {
+		line := []byte(name + ": and a value behind it")
+		b.Run(name+"/words", func(b *testing.B) {
+			for b.Loop() {
+				NameEnd(line)
+			}
+		})
+		b.Run(name+"/search", func(b *testing.B) {
+			for b.Loop() {
+				bytes.IndexByte(line, ':')
+			}
+		})
+	}
+}
+
+// BenchmarkAbsent asks a head of seven fields for a name that it has not.
+func BenchmarkAbsent(b *testing.B) {
+	h := new(Header)
+	for _, name := range []string{"host", "user-agent", "accept", "x-canary", "authorization", "traceparent", "x-echo"} {
+		h.Add(name, "value")
+	}
+	b.Run("bit", func(b *testing.B) {
+		for b.Loop() {
+			h.ValueOf(GRPCTimeout)
+		}
+	})
+	b.Run("fields", func(b *testing.B) {
+		for b.Loop() {
+			h.valueOf(GRPCTimeout)
+		}
+	})
 }
 
 func BenchmarkValueEnd(b *testing.B) {
