@@ -32,7 +32,7 @@ func (x *exchange) forward(t *turn.Turn) {
 		x.askWebSocket()
 	}
 	x.to(t, xConnecting)
-	x.started = t.Now()
+	x.started = t.Tick()
 	x.request.sent = 0
 	x.tried = e
 	if d := x.route.Info.TryTimeout; d > 0 {
@@ -138,7 +138,7 @@ func (x *exchange) record(t *turn.Turn, status int, f *fault.Fault, sent filters
 		Status:     status,
 		Fault:      f,
 		Sent:       sent,
-		Took:       t.Now().Sub(x.started),
+		Took:       t.Tick().Sub(x.started),
 		Idempotent: idempotent(x.req.Method),
 	}
 	if x.tried != nil {
@@ -148,7 +148,7 @@ func (x *exchange) record(t *turn.Turn, status int, f *fault.Fault, sent filters
 	if x.pending == noPhase {
 		x.stream.Attempts = x.attempts
 	}
-	x.tryUntil = time.Time{}
+	x.tryUntil = 0
 	return &x.attempts[len(x.attempts)-1]
 }
 
@@ -194,6 +194,6 @@ func (x *exchange) again(t *turn.Turn, wait time.Duration) {
 		x.forward(t)
 		return
 	}
-	x.retryAt = t.Now().Add(wait)
+	x.retryAt = t.Tick().Add(wait)
 	x.arm(t)
 }

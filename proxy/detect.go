@@ -16,7 +16,7 @@ import (
 type probe struct {
 	first sniff.Detector
 	hello sniff.Hello
-	heard time.Time    // when the client's first byte came
+	heard turn.Tick    // when the client's first byte came
 	dead  *fault.Fault // why no endpoint can be reached: not told while HTTP could tell it better
 }
 
@@ -51,7 +51,7 @@ func (o *opaque) naming(t *turn.Turn) {
 	o.state, o.answered = opNaming, true
 	o.relay.Gate(o)
 	if d := o.p.timeouts.Head; d > 0 {
-		o.until = t.Now().Add(d)
+		o.until = t.Tick().Add(d)
 	}
 	o.arm(t)
 	o.p.remember(o)
@@ -78,7 +78,7 @@ func (o *opaque) Peek(t *turn.Turn, fromFar bool, p []byte, end bool) {
 func (o *opaque) firstBytes(t *turn.Turn, p []byte, end bool) {
 	before := o.probe.first.Started()
 	if !before {
-		o.probe.heard = t.Now()
+		o.probe.heard = t.Tick()
 	}
 	v := o.probe.first.Feed(p)
 	switch {
@@ -87,7 +87,7 @@ func (o *opaque) firstBytes(t *turn.Turn, p []byte, end bool) {
 	case end:
 		o.settle(t, sniff.Verdict{Protocol: sniff.Opaque, Reason: sniff.ClientEnd})
 	case !before && o.p.timeouts.Detect > 0:
-		o.until = t.Now().Add(o.p.timeouts.Detect)
+		o.until = t.Tick().Add(o.p.timeouts.Detect)
 		o.arm(t)
 	}
 }
@@ -96,7 +96,7 @@ func (o *opaque) firstBytes(t *turn.Turn, p []byte, end bool) {
 func (o *opaque) settle(t *turn.Turn, v sniff.Verdict) {
 	o.p.stats.Settled[v.Reason].Add(1)
 	o.verdict = v
-	o.until = time.Time{}
+	o.until = 0
 	switch {
 	case v.Protocol == sniff.HTTP1 || v.Protocol == sniff.HTTP2:
 		o.handOver(t, o.p.newCodec)
@@ -164,7 +164,7 @@ func (o *opaque) readName(t *turn.Turn, p []byte, end bool) {
 	if o.probe.hello.Feed(p) == sniff.HelloMore && !end {
 		return
 	}
-	o.until = time.Time{}
+	o.until = 0
 	name := o.probe.hello.Name()
 	o.sni = string(name)
 	o.probe = nil
@@ -191,8 +191,8 @@ func (o *opaque) unreachable(t *turn.Turn, f *fault.Fault) {
 		return
 	}
 	o.probe.dead = f
-	if o.until.IsZero() && !o.svc.ForRequests() { // or its requests may go elsewhere
-		o.until = t.Now().Add(max(o.p.timeouts.Detect, time.Millisecond))
+	if o.until == 0 && !o.svc.ForRequests() { // or its requests may go elsewhere
+		o.until = t.Tick().Add(max(o.p.timeouts.Detect, time.Millisecond))
 	}
 	o.arm(t)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync/atomic"
-	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
@@ -112,7 +111,8 @@ type exchange struct {
 
 	call    upstream.Call      // nil between attempts
 	tried   *upstream.Endpoint // whom the attempt in progress was made to
-	started time.Time          // of the attempt in progress
+	began   turn.Tick          // stream.Start
+	started turn.Tick          // of the attempt in progress
 
 	request  requestSide
 	response responseSide
@@ -120,10 +120,10 @@ type exchange struct {
 
 	timer    wheel.Timer // the first of the times below, and those of timeouts.go
 	armed    bool
-	deadline time.Time // of the request; zero: none
-	tryUntil time.Time // of the attempt; zero: none
-	retryAt  time.Time // end of the back-off; zero: not waiting
-	moved    time.Time // when a byte last moved, as far as somebody wants to know
+	deadline turn.Tick // of the request; zero: none
+	tryUntil turn.Tick // of the attempt; zero: none
+	retryAt  turn.Tick // end of the back-off; zero: not waiting
+	moved    turn.Tick // when a byte last moved, as far as somebody wants to know
 
 	pending phase         // the phase in which a filter waits; noPhase if none does
 	gaveUp  *fault.Fault  // why it ends as soon as a Worker has returned
@@ -163,7 +163,7 @@ func (p *Proxy) newExchange(t *turn.Turn, o origin) *exchange {
 			x.uses, x.stream.Watched = 0, true
 		}
 	}
-	x.stream.Request, x.stream.Peer, x.stream.Start = &x.req, o.peer, t.Now()
+	x.stream.Request, x.stream.Peer, x.stream.Start, x.began = &x.req, o.peer, t.Now(), t.Tick()
 	x.lane.Store(o.lane)
 	return x
 }
@@ -275,8 +275,8 @@ func (x *exchange) setDeadline(t *turn.Turn) {
 		d = own
 	}
 	if d > 0 {
-		x.deadline = x.stream.Start.Add(x.stream.Times[filters.StageQueue] + d) // its turn begins the time
-		x.stream.Deadline = x.deadline
+		x.deadline = x.began.Add(x.stream.Times[filters.StageQueue] + d) // its turn begins the time
+		x.stream.Deadline = x.deadline.Time()
 		x.arm(t)
 	}
 }
@@ -284,14 +284,14 @@ func (x *exchange) setDeadline(t *turn.Turn) {
 // arm sets the timer for whatever is due first.
 func (x *exchange) arm(t *turn.Turn) {
 	at := x.deadline
-	for _, other := range [...]time.Time{x.tryUntil, x.retryAt, x.bodyUntil(), x.idleAt()} {
-		if !other.IsZero() && (at.IsZero() || other.Before(at)) {
+	for _, other := range [...]turn.Tick{x.tryUntil, x.retryAt, x.bodyUntil(), x.idleAt()} {
+		if other != 0 && (at == 0 || other < at) {
 			at = other
 		}
 	}
-	if !at.IsZero() {
+	if at != 0 {
 		x.armed = true
-		x.p.wheel.Set(&x.timer, x, max(at.Sub(t.Now()), 0))
+		x.p.wheel.Set(&x.timer, x, max(at.Sub(t.Tick()), 0))
 	}
 }
 
@@ -304,7 +304,7 @@ func (x *exchange) Expired(t *turn.Turn, _ *wheel.Timer) {
 	}
 	defer l.Unlock()
 	defer x.rescue(t)
-	now := t.Now()
+	now := t.Tick()
 	switch {
 	case x.state == xNew:
 		return
@@ -314,19 +314,19 @@ func (x *exchange) Expired(t *turn.Turn, _ *wheel.Timer) {
 			return
 		}
 	case due(x.deadline, now):
-		x.deadline = time.Time{}
+		x.deadline = 0
 		x.fail(t, fault.Wrap(fault.UpstreamTimeout, fault.Upstream, nil))
 	case due(x.tryUntil, now):
-		x.tryUntil = time.Time{}
+		x.tryUntil = 0
 		x.failed(t, fault.Wrap(fault.TryTimeout, fault.Upstream, nil))
 	case due(x.retryAt, now):
 		x.spend(t)
-		x.retryAt = time.Time{}
+		x.retryAt = 0
 		x.forward(t)
 	case due(x.bodyUntil(), now):
 		x.fail(t, errBodyLate)
 	case due(x.idleAt(), now):
-		x.moved = time.Time{}
+		x.moved = 0
 		x.fail(t, errStreamIdle)
 	}
 	if x.state != xOver {
@@ -334,7 +334,7 @@ func (x *exchange) Expired(t *turn.Turn, _ *wheel.Timer) {
 	}
 }
 
-func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
+func due(at, now turn.Tick) bool { return at != 0 && now >= at }
 
 // left: bytes have left one side or the other, so credit may go back.
 func (x *exchange) left(t *turn.Turn) {
@@ -423,7 +423,7 @@ func (x *exchange) Notified(*turn.Turn) {
 	x.p, x.down, x.svc, x.source, x.route, x.call, x.tried, x.joined = nil, nil, nil, nil, nil, nil, nil, nil
 	x.request, x.response = requestSide{}, responseSide{}
 	x.asked, x.told = messages{}, messages{}
-	x.deadline, x.tryUntil, x.retryAt, x.started, x.moved = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	x.deadline, x.tryUntil, x.retryAt, x.began, x.started, x.moved = 0, 0, 0, 0, 0, 0
 	x.armed, x.failing, x.reason, x.unjudged = false, false, "", false
 	if x.kept {
 		x.original.Reset()

@@ -49,8 +49,8 @@ type inner struct {
 	source  *measure.Source // who calls, by the snapshot
 	verdict sniff.Verdict   // what settled that it is HTTP/1
 	timer   wheel.Timer
-	since   time.Time     // of the head or the idleness that timer watches
-	queued  time.Time     // since when bytes of the next request wait; zero: none do
+	since   turn.Tick     // of the head or the idleness that timer watches
+	queued  turn.Tick     // since when bytes of the next request wait; zero: none do
 	behind  filters.Stage // …and for what
 	waitsAt timerFor
 	held    int  // bytes received that are neither credited nor the exchange's
@@ -149,9 +149,9 @@ func (in *inner) feed(t *turn.Turn, p []byte, end bool) {
 func (in *inner) wait(t *turn.Turn) {
 	switch waits := in.codec.Kept() > 0; {
 	case !waits:
-		in.queued = time.Time{}
-	case in.queued.IsZero():
-		in.queued = t.Now()
+		in.queued = 0
+	case in.queued == 0:
+		in.queued = t.Tick()
 	}
 }
 
@@ -185,7 +185,7 @@ func (in *inner) watch(t *turn.Turn, what timerFor) {
 	if in.waitsAt == forHead && what == forHead {
 		return // the head has begun before
 	}
-	in.since = t.Now()
+	in.since = t.Tick()
 	if in.waitsAt == what {
 		return
 	}
@@ -217,7 +217,7 @@ func (in *inner) Expired(t *turn.Turn, _ *wheel.Timer) {
 	if d == 0 {
 		return
 	}
-	if left := d - t.Now().Sub(in.since); left > 0 {
+	if left := d - t.Tick().Sub(in.since); left > 0 {
 		in.p.wheel.Set(&in.timer, in, left)
 		return
 	}
@@ -351,7 +351,7 @@ func (in *inner) NewRequest(t *turn.Turn) *message.Request {
 	if in.x == nil {
 		in.pin()
 		in.x = in.p.newExchange(t, in.origin())
-		if !in.queued.IsZero() {
+		if in.queued != 0 {
 			in.x.waited(t, in.queued, in.behind)
 			in.behind = filters.StageQueue
 		}
@@ -369,7 +369,7 @@ func (in *inner) Request(t *turn.Turn, r *message.Request, end bool) {
 	if in.waitsAt == forHead {
 		in.waitsAt = forIdle // the timer runs on and will look at since
 	}
-	in.since = t.Now()
+	in.since = t.Tick()
 	in.x.requestHead(t, r, end)
 }
 
@@ -473,7 +473,7 @@ func (in *inner) done(t *turn.Turn, keep bool) {
 		in.close(t)
 		return
 	}
-	in.since = t.Now()
+	in.since = t.Tick()
 	if in.codec.Kept() == 0 {
 		in.codec.Next(t)
 		in.settle(t)

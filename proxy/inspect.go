@@ -39,7 +39,7 @@ func (p *Proxy) Connections() []Connection {
 func (in *inner) inspect() Connection {
 	in.Lock()
 	defer in.Unlock()
-	c := Connection{Peer: in.tun.Peer(), Speaks: "HTTP/1", Since: in.since}
+	c := Connection{Peer: in.tun.Peer(), Speaks: "HTTP/1", Since: in.since.Time()}
 	if in.svc != nil {
 		c.Service = in.svc.Name
 	}

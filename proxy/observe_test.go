@@ -25,6 +25,7 @@ func over(t testing.TB, o Options) *exchange {
 	})
 	x := &exchange{p: p, state: xOver}
 	x.stream.Request, x.stream.Peer, x.stream.Start = &x.req, &peer.Info{}, time.Now()
+	x.began = turn.TickOf(x.stream.Start)
 	x.source = p.meter.Source(x.stream.Peer, nil)
 	x.req.Header.Add("content-type", "text/plain")
 	x.response.status = 200
@@ -175,7 +176,7 @@ func BenchmarkObserve(b *testing.B) {
 	var t turn.Turn
 	b.ReportAllocs()
 	for b.Loop() {
-		x.stream.Start = x.stream.Start.Add(-1)
+		x.began--
 		x.observe(&t)
 	}
 }

@@ -63,12 +63,12 @@ type opaque struct {
 	route    *snapshot.Route
 	attempts []filters.Attempt
 	tried    *upstream.Endpoint // whose tunnel is open, or being opened; nil: no one's
-	began    time.Time          // that attempt
+	began    turn.Tick          // that attempt
 	fault    *fault.Fault       // why it ends
 	meter    measure.Conn
 	timer    wheel.Timer // the first of the times that wakeAt knows
-	retryAt  time.Time   // end of the back-off; zero: not waiting
-	until    time.Time   // of what the client has to send; zero: for ever
+	retryAt  turn.Tick   // end of the back-off; zero: not waiting
+	until    turn.Tick   // of what the client has to send; zero: for ever
 }
 
 // newOpaque returns a connection that knows neither its endpoint nor, perhaps,
@@ -96,7 +96,7 @@ func (o *opaque) start(t *turn.Turn) (hbone.TunnelHandler, error) {
 // connect makes one attempt to reach an endpoint. Nothing has been sent, so
 // another may follow, whoever the client is.
 func (o *opaque) connect(t *turn.Turn) {
-	o.retryAt = time.Time{}
+	o.retryAt = 0
 	if o.route.Fault != nil {
 		o.unreachable(t, o.route.Fault)
 		return
@@ -106,7 +106,7 @@ func (o *opaque) connect(t *turn.Turn) {
 		o.unreachable(t, fault.Of(err))
 		return
 	}
-	o.tried, o.began = e, t.Now()
+	o.tried, o.began = e, t.Tick()
 	o.relay.Join(e.Dial(t, o.relay.Far()))
 	o.arm(t)
 }
@@ -130,7 +130,7 @@ func (o *opaque) FarOpened(t *turn.Turn, err error) {
 	}
 	if wait, again := o.route.Info.Retry.Next(a); again && a.N < maxAttempts {
 		o.p.stats.Retries.Add(1)
-		o.retryAt = t.Now().Add(wait)
+		o.retryAt = t.Tick().Add(wait)
 		if wait <= 0 {
 			o.connect(t)
 		} else {
@@ -145,7 +145,7 @@ func (o *opaque) FarOpened(t *turn.Turn, err error) {
 func (o *opaque) record(t *turn.Turn, f *fault.Fault) *filters.Attempt {
 	o.attempts = append(o.attempts, filters.Attempt{
 		N: len(o.attempts) + 1, Endpoint: o.tried.Addr(), Workload: o.tried.Workload(),
-		Fault: f, Took: t.Now().Sub(o.began), Idempotent: true,
+		Fault: f, Took: t.Tick().Sub(o.began), Idempotent: true,
 	})
 	return &o.attempts[len(o.attempts)-1]
 }
@@ -179,7 +179,7 @@ func (o *opaque) fail(t *turn.Turn, f *fault.Fault) {
 		return
 	}
 	o.state, o.fault = opEnding, f
-	o.retryAt, o.until = time.Time{}, time.Time{}
+	o.retryAt, o.until = 0, 0
 	if o.answered {
 		o.relay.Abort(t, hbone.CodeConnect)
 		return
@@ -208,13 +208,13 @@ func (o *opaque) RelayDone(t *turn.Turn) {
 }
 
 // wakeAt is when something is due.
-func (o *opaque) wakeAt(now time.Time) time.Time {
+func (o *opaque) wakeAt(now turn.Tick) turn.Tick {
 	at := o.idleAt()
-	if o.state == opRelaying && (at.IsZero() || at.Sub(now) > reportEvery) {
+	if o.state == opRelaying && (at == 0 || at.Sub(now) > reportEvery) {
 		at = now.Add(reportEvery)
 	}
-	for _, other := range [...]time.Time{o.until, o.retryAt} {
-		if !other.IsZero() && (at.IsZero() || other.Before(at)) {
+	for _, other := range [...]turn.Tick{o.until, o.retryAt} {
+		if other != 0 && (at == 0 || other < at) {
 			at = other
 		}
 	}
@@ -222,20 +222,17 @@ func (o *opaque) wakeAt(now time.Time) time.Time {
 }
 
 // idleAt is when nothing will have moved for too long; zero: never.
-func (o *opaque) idleAt() time.Time {
+func (o *opaque) idleAt() turn.Tick {
 	d := o.p.timeouts.TCP
 	if d == 0 || o.state >= opEnding {
-		return time.Time{}
+		return 0
 	}
-	if moved := o.relay.Moved(); moved.After(o.since) {
-		return moved.Add(d)
-	}
-	return o.since.Add(d)
+	return max(turn.TickOf(o.relay.Moved()), turn.TickOf(o.since)).Add(d)
 }
 
 func (o *opaque) arm(t *turn.Turn) {
-	now := t.Now()
-	if at := o.wakeAt(now); !at.IsZero() {
+	now := t.Tick()
+	if at := o.wakeAt(now); at != 0 {
 		o.p.wheel.Set(&o.timer, o, max(at.Sub(now), 0))
 	}
 }
@@ -248,12 +245,12 @@ func (o *opaque) Expired(t *turn.Turn, _ *wheel.Timer) {
 	if o.state >= opEnding {
 		return
 	}
-	now := t.Now()
+	now := t.Tick()
 	switch {
 	case due(o.retryAt, now):
 		o.connect(t)
 	case due(o.until, now):
-		o.until = time.Time{}
+		o.until = 0
 		o.late(t)
 	case due(o.idleAt(), now):
 		o.fail(t, errStreamIdle)

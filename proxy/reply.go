@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"strconv"
-	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
@@ -96,7 +95,7 @@ func grpcStatus(status int) int {
 
 // dropAttempt gives up what goes on upstream.
 func (x *exchange) dropAttempt(t *turn.Turn) {
-	x.tryUntil, x.retryAt = time.Time{}, time.Time{}
+	x.tryUntil, x.retryAt = 0, 0
 	if x.call != nil {
 		x.call.Cancel(t)
 		x.call = nil

@@ -257,7 +257,7 @@ func (x *exchange) respond(t *turn.Turn) {
 		return
 	}
 	x.dropRequest(t)
-	x.deadline = t.Now().Add(discardTime)
+	x.deadline = t.Tick().Add(discardTime)
 	x.arm(t)
 }
 

@@ -14,7 +14,7 @@ func TestSizes(t *testing.T) {
 	}{
 		{"inner", unsafe.Sizeof(inner{}), 496},
 		{"opaque", unsafe.Sizeof(opaque{}), 656},
-		{"exchange", unsafe.Sizeof(exchange{}), 1456},
+		{"exchange", unsafe.Sizeof(exchange{}), 1384},
 		{"inner2", unsafe.Sizeof(inner2{}), 144},
 		{"stream2", unsafe.Sizeof(stream2{}), 184},
 	} {

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"time"
-
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 )
@@ -33,7 +31,7 @@ func (x *exchange) to(t *turn.Turn, s state) {
 
 // spend ends the stage of the present state.
 func (x *exchange) spend(t *turn.Turn) {
-	now := t.Now().Sub(x.stream.Start)
+	now := t.Tick().Sub(x.began)
 	if x.state != xConnecting {
 		x.stream.Spend(stageOf[x.state], now)
 		return
@@ -49,19 +47,19 @@ func (x *exchange) spend(t *turn.Turn) {
 	case at.IsZero():
 		x.stream.Spend(filters.StagePool, now)
 	default:
-		x.stream.Spend(filters.StagePool, at.Sub(x.stream.Start))
+		x.stream.Spend(filters.StagePool, turn.TickOf(at).Sub(x.began))
 		x.stream.Spend(filters.StageConnect, now)
 	}
 }
 
 // spendNow ends a stage by a look at the clock.
-func (x *exchange) spendNow(s filters.Stage) { x.stream.Spend(s, time.Since(x.stream.Start)) }
+func (x *exchange) spendNow(s filters.Stage) { x.stream.Spend(s, x.began.Ago()) }
 
 // waited says that the first byte of a request came before anybody could look at
 // it, and why.
-func (x *exchange) waited(t *turn.Turn, since time.Time, why filters.Stage) {
-	x.stream.Start = since
-	x.stream.Spend(why, t.Now().Sub(since))
+func (x *exchange) waited(t *turn.Turn, since turn.Tick, why filters.Stage) {
+	x.stream.Start, x.began = since.Time(), since
+	x.stream.Spend(why, t.Tick().Sub(since))
 }
 
 // requestPhase and responsePhase run a chain, and time it if it has anything to

@@ -228,7 +228,7 @@ func TestExpiredAnyTime(t *testing.T) {
 				if down.dones != 0 || r.p.stats.Panics.Load() != 0 {
 					t.Fatalf("a timer for nothing: %d ends, panics %v", down.dones, r.panics)
 				}
-				x.deadline = time.Now()
+				x.deadline = turn.TickOf(time.Now())
 				x.Expired(&tn, &x.timer)
 				want := 1
 				if s == xNew || s == xOver {

@@ -53,24 +53,24 @@ func (o Timeouts) filled() Timeouts {
 
 // bodyUntil is when the request must have been received whole; zero: never, or
 // it has been.
-func (x *exchange) bodyUntil() time.Time {
+func (x *exchange) bodyUntil() turn.Tick {
 	if d := x.p.timeouts.Body; d > 0 && x.state > xNew && x.state < xDone && !x.request.ended {
-		return x.stream.Start.Add(d)
+		return x.began.Add(d)
 	}
-	return time.Time{}
+	return 0
 }
 
 // idleAt is when nothing will have moved for too long; zero: never.
-func (x *exchange) idleAt() time.Time {
+func (x *exchange) idleAt() turn.Tick {
 	d := x.p.timeouts.Stream
 	if x.state == xUpgraded {
 		d = x.p.timeouts.Upgraded
-		if at := x.joined.Moved(); at.After(x.moved) {
+		if at := turn.TickOf(x.joined.Moved()); at > x.moved {
 			x.moved = at
 		}
 	}
-	if d == 0 || x.state < xFiltering || x.state > xUpgraded || x.moved.IsZero() {
-		return time.Time{}
+	if d == 0 || x.state < xFiltering || x.state > xUpgraded || x.moved == 0 {
+		return 0
 	}
 	return x.moved.Add(d)
 }
@@ -78,13 +78,13 @@ func (x *exchange) idleAt() time.Time {
 // move notes that bytes have moved.
 func (x *exchange) move(t *turn.Turn) {
 	if x.p.timeouts.Stream > 0 {
-		x.moved = t.Now()
+		x.moved = t.Tick()
 	}
 }
 
 // watchIdle starts the clock of what stands still.
 func (x *exchange) watchIdle(t *turn.Turn) {
-	x.moved = t.Now()
+	x.moved = t.Tick()
 	x.arm(t)
 }
 

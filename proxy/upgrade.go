@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"time"
-
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
@@ -35,7 +33,7 @@ func (p *Proxy) offer(r *message.Request) {
 func (x *exchange) relay(t *turn.Turn) {
 	x.to(t, xUpgraded)
 	x.stream.Upgraded = true
-	x.deadline = time.Time{}
+	x.deadline = 0
 	x.p.stats.Upgraded.Add(1)
 	x.joined = new(hbone.Relay)
 	x.joined.Init(x.lane.Load(), nil, x)

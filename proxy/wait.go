@@ -73,13 +73,13 @@ func (x *exchange) resume(t *turn.Turn, s *filters.Stream, gen uint64) {
 	}
 	ph := x.pending
 	x.pending = noPhase
-	x.stream.Spend(filters.StageFilters, t.Now().Sub(x.stream.Start))
+	x.stream.Spend(filters.StageFilters, t.Tick().Sub(x.began))
 	x.stream.Attempts = x.attempts
 	switch {
 	case x.gaveUp != nil:
 		x.fail(t, x.gaveUp)
 		return
-	case due(x.deadline, t.Now()): // a Worker learns of it by its context, and may be quicker than the wheel
+	case due(x.deadline, t.Tick()): // a Worker learns of it by its context, and may be quicker than the wheel
 		x.fail(t, fault.Wrap(fault.UpstreamTimeout, fault.Upstream, nil))
 		return
 	case x.unjudged && !x.judge(t):

@@ -167,3 +167,51 @@ type quiet struct{}
 
 func (quiet) Flush(*Turn)    {}
 func (quiet) Notified(*Turn) {}
+
+// TestTick: a tick is as good as the time it was made of.
+func TestTick(t *testing.T) {
+	var tr Turn
+	now := tr.Now()
+	k := tr.Tick()
+	if k == 0 || k != TickOf(now) || !k.Time().Equal(now) {
+		t.Errorf("the turn began at %v, its tick is %v", now, k.Time())
+	}
+	if tr.Tick() != k || !tr.Now().Equal(now) {
+		t.Error("a turn's clock has moved")
+	}
+	if later := k.Add(time.Minute); later.Sub(k) != time.Minute || later <= k {
+		t.Errorf("a minute later is %v later", later.Sub(k))
+	}
+	if ago := k.Ago(); ago < 0 || ago > time.Minute {
+		t.Errorf("the tick was %v ago", ago)
+	}
+	if TickOf(time.Time{}) != 0 || !Tick(0).Time().IsZero() {
+		t.Error("no time is a tick, or no tick a time")
+	}
+	tr.End()
+	if again := tr.Tick(); again < k {
+		t.Errorf("the next turn began %v before", k.Sub(again))
+	}
+}
+
+// BenchmarkTick keeps the turn's clock, as an exchange does at each step, and asks
+// how long ago that was.
+func BenchmarkTick(b *testing.B) {
+	var tr Turn
+	b.Run("tick", func(b *testing.B) {
+		x := new(struct{ at Tick })
+		for b.Loop() {
+			x.at = tr.Tick()
+			took = tr.Tick().Sub(x.at)
+		}
+	})
+	b.Run("time", func(b *testing.B) {
+		x := new(struct{ at time.Time })
+		for b.Loop() {
+			x.at = tr.Now()
+			took = tr.Now().Sub(x.at)
+		}
+	})
+}
+
+var took time.Duration
