@@ -23,16 +23,18 @@ type Stream struct {
 	Fault    *fault.Fault // why the stream failed, if it did
 	Upgraded bool         // the body phases are over; bytes are relayed
 	Watched  bool         // a sample: each filter is timed, and the decision recorded
-	Times    Times        // where the time since Start went
 
 	// Guarded by the lane, or by who holds the stream for it (a Worker).
-	engine Engine
+	tick    uint8 // calls until the next one that is timed
+	level   Level // the chain that is running, or did last,
+	phase   Phase // and its phase
+	touched bool  // something guarded by mu is not as Reset leaves it
+
+	Times  Times         // where the time since Start went
 	spent  time.Duration // since Start: what Times has
+	engine Engine
 	runs   [levels]run
 	chunk  *message.Chunk // what a body phase works on
-	tick   uint8          // calls until the next one that is timed
-	level  Level          // the chain that is running, or did last,
-	phase  Phase          // and its phase
 
 	// For people.
 	by         answer // who answered in place of the endpoint
@@ -95,14 +97,13 @@ func (s *Stream) Bind(e Engine) { s.engine = e }
 // Reset makes the stream ready for the next request. No Worker may hold it
 // (Abandon); every Waker of it is stale from here on. Slots, attempts and the
 // count of timed calls keep their memory.
+//
+// Most streams have never waited and have no Context: then what is guarded by mu
+// is as it was. BenchmarkReset: 23 → RESETFIGURE ns.
 func (s *Stream) Reset() {
-	s.mu.Lock()
-	s.wait = wait{gen: s.wait.gen + 1}
-	if s.cancel != nil {
-		s.cancel(context.Canceled)
+	if s.touched {
+		s.forget()
 	}
-	s.ctx, s.cancel, s.over = nil, nil, nil
-	s.mu.Unlock()
 
 	s.Request, s.Response, s.Peer, s.Route = nil, nil, nil, nil
 	s.Start, s.Deadline = time.Time{}, time.Time{}
@@ -118,12 +119,24 @@ func (s *Stream) Reset() {
 	}
 }
 
+// forget ends the waits and the Context of the request that is over.
+func (s *Stream) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wait = wait{gen: s.wait.gen + 1}
+	if s.cancel != nil {
+		s.cancel(context.Canceled)
+	}
+	s.ctx, s.cancel, s.over, s.touched = nil, nil, nil, false
+}
+
 // Context is cancelled when the client goes away or the deadline passes. It is
 // made on first use: a stream whose filters never wait has none.
 func (s *Stream) Context() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx == nil {
+		s.touched = true
 		parent, stop := context.Background(), context.CancelFunc(func() {})
 		if !s.Deadline.IsZero() {
 			parent, stop = context.WithDeadline(parent, s.Deadline)
@@ -145,7 +158,7 @@ func (s *Stream) Cancel(cause error) {
 	if s.over != nil {
 		return
 	}
-	s.over = cause
+	s.over, s.touched = cause, true
 	if s.cancel != nil {
 		s.cancel(cause)
 	}

@@ -61,6 +61,7 @@ func (s *Stream) Suspend() Waker {
 	defer s.mu.Unlock()
 	w := &s.wait
 	w.gen++
+	s.touched = true
 	w.state, w.by, w.reply = taken, s.place(), nil
 	return Waker{s, w.gen}
 }
@@ -140,6 +141,7 @@ func (s *Stream) special(f caller, m *meta) *Reply {
 func (s *Stream) queue(j job) {
 	s.wait.gen++
 	s.wait.state, s.wait.job, s.wait.reply = queued, j, nil
+	s.touched = true
 }
 
 // Waiting tells the engine, after a phase has answered Wait, by which number it

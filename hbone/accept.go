@@ -182,7 +182,7 @@ func (c *serverConn) Request(t *turn.Turn, s *h2.Stream, fields []h2.Field, end 
 		c.refuse(t, s, ignore{}, err)
 		return
 	}
-	tun.h.set(h)
+	tun.h.begin(h)
 	if err == nil {
 		Answer(t, tun, nil)
 	}

@@ -177,7 +177,7 @@ func (p *Pool) Open(t *turn.Turn, d *Dest, h TunnelHandler) Tunnel {
 		return p.openPlain(d, h)
 	}
 	tun := &streamTunnel{peer: d.info, client: true}
-	tun.h.set(h)
+	tun.h.begin(h)
 	if p.Certificates == nil {
 		tun.fail(t, &HandshakeError{d.key.addr.String(), p.stats.TLS.Explain(errNoCertificates)})
 		return tun
@@ -253,7 +253,7 @@ func (p *Pool) openPlain(d *Dest, h TunnelHandler) Tunnel {
 	p.stats.Plain.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), ConnectTimeout)
 	tun := &tcpTunnel{peer: d.info, cancel: cancel}
-	tun.h.set(h)
+	tun.h.begin(h)
 	go p.dialPlain(ctx, d, tun)
 	return tun
 }

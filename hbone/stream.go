@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sandwich-mesh/sandwich/hbone/peer"
 	"github.com/sandwich-mesh/sandwich/internal/h2"
@@ -17,42 +16,58 @@ var (
 	_ h2.StreamHandler = (*streamTunnel)(nil)
 )
 
-// A handled says who hears of a tunnel. A connection that changes its protocol
-// sets it anew in whichever turn decided so, beside the goroutine that reads.
-type handled struct{ p atomic.Pointer[TunnelHandler] }
+// A handled says who hears of a tunnel.
+type handled struct {
+	first TunnelHandler                 // set before the first event
+	later atomic.Pointer[TunnelHandler] // who took its place
+}
 
-func (h *handled) set(to TunnelHandler) { h.p.Store(&to) }
+// begin is set before the first event.
+func (h *handled) begin(to TunnelHandler) {
+	if h.later.Load() == nil {
+		h.first = to
+		return
+	}
+	h.set(to)
+}
+
+// set is called in whichever turn decides that a connection changes its protocol,
+// beside the goroutine that reads.
+func (h *handled) set(to TunnelHandler) { h.later.Store(&to) }
 
 func (h *handled) get() TunnelHandler {
-	if p := h.p.Load(); p != nil {
+	if p := h.later.Load(); p != nil {
 		return *p
+	}
+	if h.first != nil {
+		return h.first
 	}
 	return deaf{}
 }
 
 // A streamTunnel is a Tunnel on one CONNECT stream of a mesh connection, at
-// either end of it.
+// either end of it. What events and writes need comes first, for the same reason
+// as in an h2.Stream.
 type streamTunnel struct {
-	// Set once, before the first event.
-	peer     *peer.Info
-	client   bool
-	accepted *serverConn // of a tunnel that we accept
-
-	// Owned by the events, which never overlap.
-	opened bool
-
-	// Atomic.
-	h        handled
-	answered atomic.Bool // the CONNECT of a tunnel that we accept
+	h      handled
+	client bool // set once
+	opened bool // owned by the events, which never overlap
 
 	// Guarded by mu: a tunnel that we open waits for a mesh connection, and may
 	// be aborted meanwhile.
-	mu     sync.Mutex
-	conn   *clientConn // with s
-	at     time.Time   // …and since when
-	s      *h2.Stream  // nil until there is a connection; never changes after
-	gone   bool        // aborted before it had a stream
-	failed error       // why it never got one; delivered by Notified
+	gone bool        // aborted before it had a stream
+	s    *h2.Stream  // nil until there is a connection; never changes after
+	conn *clientConn // with s
+	at   turn.Tick   // …and since when
+
+	// Set once, before the first event.
+	peer     *peer.Info
+	accepted *serverConn // of a tunnel that we accept
+
+	answered atomic.Bool // the CONNECT of a tunnel that we accept
+	mu       sync.Mutex
+	failed   error    // why it never got a stream; delivered by Notified; guarded by mu
+	_        [16]byte // the size of two cache lines, or every other one would begin within one
 }
 
 // Adopt makes a tunnel of a stream of another connection: one inside a tunnel,
@@ -60,7 +75,7 @@ type streamTunnel struct {
 // the stream's events, which are the tunnel's from now on.
 func Adopt(s *h2.Stream, info *peer.Info, h TunnelHandler) (tun Tunnel, to h2.StreamHandler) {
 	t := &streamTunnel{peer: info, opened: true, s: s}
-	t.h.set(h)
+	t.h.begin(h)
 	s.Handle(t)
 	return t, t
 }
@@ -101,16 +116,16 @@ func (t *streamTunnel) attach(tn *turn.Turn, c *clientConn, fields []h2.Field) e
 	if err != nil {
 		return err
 	}
-	t.s, t.conn, t.at = s, c, tn.Now()
+	t.s, t.conn, t.at = s, c, tn.Tick()
 	return nil
 }
 
 // Attached says when a mesh connection took a tunnel that we open: zero if none
 // has yet, false if it needs none.
-func Attached(tun Tunnel) (at time.Time, mesh bool) {
+func Attached(tun Tunnel) (at turn.Tick, mesh bool) {
 	t, ok := tun.(*streamTunnel)
 	if !ok {
-		return time.Time{}, false
+		return 0, false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -164,7 +164,7 @@ func (t *tcpTunnel) accept(tn *turn.Turn) bool {
 		t.Respond(tn, err)
 		return false
 	}
-	t.h.set(h)
+	t.h.begin(h)
 	t.opened.Store(true)
 	if err == nil {
 		t.Respond(tn, nil)

@@ -44,10 +44,10 @@ func (x *exchange) spend(t *turn.Turn) {
 	switch {
 	case !mesh:
 		x.stream.Spend(filters.StageConnect, now)
-	case at.IsZero():
+	case at == 0:
 		x.stream.Spend(filters.StagePool, now)
 	default:
-		x.stream.Spend(filters.StagePool, turn.TickOf(at).Sub(x.began))
+		x.stream.Spend(filters.StagePool, at.Sub(x.began))
 		x.stream.Spend(filters.StageConnect, now)
 	}
 }

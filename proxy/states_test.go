@@ -43,7 +43,7 @@ func (c *deafCall) WriteChunk(*turn.Turn, *message.Chunk) error        { return 
 func (c *deafCall) Buffered() int                                      { return 0 }
 func (c *deafCall) Consume(*turn.Turn, int)                            {}
 func (c *deafCall) Progress() filters.Progress                         { return filters.SentHead }
-func (c *deafCall) Attached() (time.Time, bool)                        { return time.Time{}, false }
+func (c *deafCall) Attached() (turn.Tick, bool)                        { return 0, false }
 func (c *deafCall) Reused() bool                                       { return false }
 func (c *deafCall) Cancel(*turn.Turn)                                  { c.cancelled++ }
 func (c *deafCall) Upgrade(*turn.Turn, hbone.TunnelHandler) hbone.Detached {

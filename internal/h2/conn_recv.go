@@ -406,7 +406,7 @@ func (c *Conn) dataStream(t *turn.Turn, f frame, n int) (*Stream, error) {
 		reason = "DATA before the head"
 	case f.n > int(s.recvWin):
 		code, reason = CodeFlowControl, "DATA beyond the stream's window"
-	case s.length >= 0 && (int64(n) > s.length || end && int64(n) != s.length):
+	case s.announced && (int64(n) > s.length || end && int64(n) != s.length):
 		reason = "content does not have the length announced"
 	}
 	if reason != "" {
@@ -417,7 +417,7 @@ func (c *Conn) dataStream(t *turn.Turn, f frame, n int) (*Stream, error) {
 	if f.n > n {
 		c.creditStream(t, s, f.n-n) // padding is nobody's to consume
 	}
-	if s.length >= 0 {
+	if s.announced {
 		s.length -= int64(n)
 	}
 	return s, nil

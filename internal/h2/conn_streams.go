@@ -129,7 +129,7 @@ func (c *Conn) open(t *turn.Turn, h StreamHandler, fields []Field, end bool) (*S
 }
 
 func (c *Conn) newStream(id uint32) *Stream {
-	s := &Stream{c: c, id: id, sendWin: c.peer.window, recvWin: c.recvInit, recvMost: c.recvInit, length: -1, born: c.ticks}
+	s := &Stream{c: c, id: id, sendWin: c.peer.window, recvWin: c.recvInit, recvMost: c.recvInit, born: c.ticks}
 	c.streams.put(s)
 	c.stats.StreamsOpened++
 	c.rate.opened++
@@ -190,7 +190,7 @@ func (c *Conn) judgeHead(t *turn.Turn, s *Stream, end bool) (ok bool, err error)
 		s.gotHead = true
 		s.tunnel = s.connect && h.status < 300
 		if !s.tunnel && !s.noHead && h.status != 204 && h.status != 304 {
-			s.length = h.length
+			s.length, s.announced = h.length, h.length >= 0
 		}
 	}
 	if reason == "" && end && s.length > 0 {
@@ -244,7 +244,7 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 	s := c.newStream(id)
 	s.gotHead, s.connect, s.tunnel, s.opening, s.recvClosed = true, tunnel, tunnel, true, end
 	if !tunnel {
-		s.length = h.length
+		s.length, s.announced = h.length, h.length >= 0
 	}
 	return s, nil
 }

@@ -8,33 +8,25 @@ import (
 
 // A Stream is one stream of a Conn, and a turn.Sink. Its methods may be called
 // from any goroutine; after Closed they do nothing.
+//
+// A connection has many, so each event finds one out of the processor's caches:
+// received DATA looks at the first 64 bytes only, and sent DATA at the next too.
 type Stream struct {
 	// Set once.
 	c  *Conn
 	id uint32
 
+	// Guarded by c.mu: receiving.
+	recvWin  int32 // what the peer may still send
+	recvOwed int32 // consumed, and not returned yet
+	recvMost int32 // what recvWin is when nothing is under way
+
 	// Held while the handler is called. It comes before every other lock, so
 	// nothing that a handler calls down takes it.
 	up sync.Mutex
 
-	// Guarded by c.mu: receiving.
-	recvWin  int32  // what the peer may still send
-	recvMost int32  // …and how much that is when nothing is under way
-	recvOwed int32  // consumed, and not returned yet
-	born     uint32 // c.ticks when it was opened
-	length   int64  // content still to come if it was announced, or -1
-
-	// Guarded by c.mu: sending.
-	sendWin     int64
-	queued      int
-	first, last *chunk
-	prev, next  *Stream // in c.ring
-	lastPos     int64   // where in all that the connection sent this stream's last byte is
-	flight      int64   // bytes sent since the out side held none
-	trailers    []Field // they follow the queue
-	waitAt      int32   // place in c.waiting plus one
-
 	// Guarded by c.mu: state.
+	h          StreamHandler
 	epoch      uint16 // of the connection's count that it is in
 	inRing     bool
 	endDue     bool // CloseWrite was called; END_STREAM follows the queue
@@ -47,12 +39,26 @@ type Stream struct {
 	connect    bool // a CONNECT request
 	tunnel     bool // an open tunnel: nothing but DATA may come
 	noHead     bool // the request was HEAD, whose content-length promises nothing
-	noted      bool // a turn will call Notified
-	dueLeft    bool
-	told       bool // Closed has been called
 	stopped    bool // nobody wants what the peer still sends
-	err        error
-	h          StreamHandler
+	announced  bool // the content has a length
+
+	// Guarded by c.mu: sending.
+	sendWin     int64
+	queued      int
+	first, last *chunk
+	lastPos     int64   // where in all that the connection sent this stream's last byte is
+	flight      int64   // bytes sent since the out side held none
+	prev, next  *Stream // in c.ring
+
+	// Guarded by c.mu: rare.
+	length   int64   // content still to come if it was announced
+	trailers []Field // they follow the queue
+	err      error
+	waitAt   int32  // place in c.waiting plus one
+	born     uint32 // c.ticks when it was opened
+	noted    bool   // a turn will call Notified
+	dueLeft  bool
+	told     bool // Closed has been called
 }
 
 var (

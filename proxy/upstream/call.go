@@ -1,8 +1,6 @@
 package upstream
 
 import (
-	"time"
-
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
@@ -27,7 +25,7 @@ type Call interface {
 	Progress() filters.Progress
 	// Attached says when a mesh connection took the call: zero if none has yet,
 	// false if it needs none.
-	Attached() (at time.Time, mesh bool)
+	Attached() (at turn.Tick, mesh bool)
 	// Reused reports whether the connection had served another call before.
 	Reused() bool
 	// Cancel gives the call up; no event follows.

@@ -3,7 +3,6 @@ package upstream
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
@@ -69,9 +68,9 @@ func (k *call2) Endpoint() *Endpoint { return k.ep }
 func (k *call2) Reused() bool        { return k.reused }
 
 // Attached is about the connection that the call waits for, or has.
-func (k *call2) Attached() (time.Time, bool) {
+func (k *call2) Attached() (turn.Tick, bool) {
 	if k.c == nil {
-		return time.Time{}, false
+		return 0, false
 	}
 	return hbone.Attached(k.c.tun)
 }

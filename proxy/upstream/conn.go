@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
@@ -109,11 +108,19 @@ func (c *conn) await(lane *turn.Lane, h CallHandler) bool {
 	return true
 }
 
-func (c *conn) Endpoint() *Endpoint         { return c.ep }
-func (c *conn) Attached() (time.Time, bool) { return hbone.Attached(c.tun) }
-func (c *conn) Reused() bool                { return c.reused }
-func (c *conn) Progress() filters.Progress  { return c.progress }
-func (c *conn) Buffered() int               { return c.tun.Buffered() }
+func (c *conn) Endpoint() *Endpoint { return c.ep }
+
+// Attached: a connection that was kept has taken its call at once.
+func (c *conn) Attached() (turn.Tick, bool) {
+	if c.reused {
+		return 0, false
+	}
+	return hbone.Attached(c.tun)
+}
+
+func (c *conn) Reused() bool               { return c.reused }
+func (c *conn) Progress() filters.Progress { return c.progress }
+func (c *conn) Buffered() int              { return c.tun.Buffered() }
 
 // WriteHead sends the request head.
 func (c *conn) WriteHead(t *turn.Turn, r *message.Request, end bool) error {
