@@ -24,8 +24,8 @@ type Attempt struct {
 	Status   int           // 0 if no response head arrived
 	GRPC     int           // grpc-status in the response's head; 0 if there was none
 	Fault    *fault.Fault  // nil if a head arrived
-	Sent     Progress      // SentNothing is safe to retry whatever the method
 	Took     time.Duration // from the pick to the response head or the fault
+	Sent     Progress      // SentNothing is safe to retry whatever the method
 
 	// Idempotent says that the request's method may be repeated without harm
 	// even if the endpoint has acted on it (RFC 9110, section 9.2.2).

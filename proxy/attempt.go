@@ -133,23 +133,19 @@ func (x *exchange) failed(t *turn.Turn, f *fault.Fault) {
 
 // record notes how the attempt went.
 func (x *exchange) record(t *turn.Turn, status int, f *fault.Fault, sent filters.Progress) *filters.Attempt {
-	a := filters.Attempt{
-		N:          len(x.attempts) + 1,
-		Status:     status,
-		Fault:      f,
-		Sent:       sent,
-		Took:       t.Tick().Sub(x.started),
-		Idempotent: idempotent(x.req.Method),
-	}
+	x.attempts = append(x.attempts, filters.Attempt{})
+	n := len(x.attempts)
+	a := &x.attempts[n-1] // filled in place: put together first it would be copied
+	a.N, a.Status, a.Fault, a.Sent = n, status, f, sent
+	a.Took, a.Idempotent = t.Tick().Sub(x.started), idempotent(x.req.Method)
 	if x.tried != nil {
 		a.Endpoint, a.Workload = x.tried.Addr(), x.tried.Workload()
 	}
-	x.attempts = append(x.attempts, a)
 	if x.pending == noPhase {
 		x.stream.Attempts = x.attempts
 	}
 	x.tryUntil = 0
-	return &x.attempts[len(x.attempts)-1]
+	return a
 }
 
 // idempotent reports whether a request may be repeated without harm even if the

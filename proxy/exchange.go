@@ -100,43 +100,43 @@ type exchange struct {
 	// again when it has it. Nil while the exchange is in the pool.
 	lane atomic.Pointer[turn.Lane]
 
-	// Guarded by the lane.
+	// Guarded by the lane. A response finds its exchange out of the processor's
+	// caches, if there are hundreds: what every one needs stands together.
 	state    state
-	stream   filters.Stream
-	req      message.Request
-	resp     *message.Response // from the first byte of one
+	pending  phase         // the phase in which a filter waits; noPhase if none does
+	armed    bool          // timer is set
+	failing  bool          // an answer to a fault is being made; a second fault cuts
+	kept     bool          // filters may have changed the head: original has it
+	unjudged bool          // a review is due when the filter that waits has come back
+	verdict  sniff.Verdict // what the client's connection speaks, and how that is known
+	random   uint32        // chooses the weighted backend, the same on every look
+	uses     uint32        // since the last request that was watched
 	route    *snapshot.Route
-	random   uint32            // chooses the weighted backend, the same on every look
-	attempts []filters.Attempt // all of them; the stream has those made while no Worker held it
-
-	call    upstream.Call      // nil between attempts
-	tried   *upstream.Endpoint // whom the attempt in progress was made to
-	began   turn.Tick          // stream.Start
-	started turn.Tick          // of the attempt in progress
-
-	request  requestSide
+	call     upstream.Call      // nil between attempts
+	tried    *upstream.Endpoint // whom the attempt in progress was made to
+	began    turn.Tick          // stream.Start
+	started  turn.Tick          // of the attempt in progress
+	resp     *message.Response  // from the first byte of one
 	response responseSide
-	joined   *hbone.Relay // of an exchange that was upgraded
+	attempts []filters.Attempt  // all of them; the stream has those made while no Worker held it
+	first    [1]filters.Attempt // where attempts begins: most requests need no more
+	stream   filters.Stream
+	request  requestSide
+	req      message.Request
 
 	timer    wheel.Timer // the first of the times below, and those of timeouts.go
-	armed    bool
-	deadline turn.Tick // of the request; zero: none
-	tryUntil turn.Tick // of the attempt; zero: none
-	retryAt  turn.Tick // end of the back-off; zero: not waiting
-	moved    turn.Tick // when a byte last moved, as far as somebody wants to know
+	deadline turn.Tick   // of the request; zero: none
+	tryUntil turn.Tick   // of the attempt; zero: none
+	retryAt  turn.Tick   // end of the back-off; zero: not waiting
+	moved    turn.Tick   // when a byte last moved, as far as somebody wants to know
 
-	pending phase         // the phase in which a filter waits; noPhase if none does
-	gaveUp  *fault.Fault  // why it ends as soon as a Worker has returned
-	failing bool          // an answer to a fault is being made; a second fault cuts
-	asked   messages      // of a gRPC request
-	told    messages      // and of its response
-	uses    uint32        // since the last request that was watched
-	reason  string        // why a filter replied, for the log
-	verdict sniff.Verdict // what the client's connection speaks, and how that is known
+	joined *hbone.Relay // of an exchange that was upgraded
+	gaveUp *fault.Fault // why it ends as soon as a Worker has returned
+	asked  messages     // of a gRPC request
+	told   messages     // and of its response
+	reason string       // why a filter replied, for the log
 
-	original *message.Original // the head as it came,
-	kept     bool              // …if filters may have changed it
-	unjudged bool              // a review is due when the filter that waits has come back
+	original *message.Original // the head as it came, if kept
 }
 
 // maxAttempts bounds the attempts of one request, whatever a policy asks for.
@@ -155,6 +155,9 @@ type origin struct {
 // newExchange takes an exchange from the pool for the next request of o.
 func (p *Proxy) newExchange(t *turn.Turn, o origin) *exchange {
 	x := p.exchanges.Get().(*exchange)
+	if x.attempts == nil {
+		x.attempts = x.first[:0]
+	}
 	x.p, x.down, x.svc, x.source, x.verdict = p, o.down, o.svc, o.source, o.verdict
 	x.state = xNew
 	x.stream.Bind(x)
@@ -201,7 +204,7 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 		return
 	}
 	x.to(t, xFiltering)
-	x.request.head = r.Header.Size()
+	x.request.head = int32(r.Header.Size())
 	x.asked.counts = asksGRPC(r)
 	x.told.counts = x.asked.counts
 	x.request.ended = end
@@ -366,7 +369,7 @@ func (x *exchange) finish(t *turn.Turn, keep bool) {
 		x.p.wheel.Stop(&x.timer)
 	}
 	x.stream.Attempts = x.attempts
-	keep = x.tell(t) && keep
+	keep = x.tell() && keep
 	if x.request.owed > 0 {
 		x.down.consume(t, x.request.owed)
 	}
@@ -377,34 +380,51 @@ func (x *exchange) finish(t *turn.Turn, keep bool) {
 
 // tell runs what is due once an exchange is over. A panic in one of its steps is
 // counted and keeps nobody from hearing; it only ends the connection.
-func (x *exchange) tell(t *turn.Turn) (ok bool) {
+func (x *exchange) tell() (ok bool) {
 	ok = true
-	for _, step := range [...]func(*exchange, *turn.Turn){(*exchange).routeDone, (*exchange).serviceDone, (*exchange).observe} {
-		ok = x.tellOne(t, step) && ok
+	for next := routeDone; next < told; {
+		sound := false
+		next, sound = x.tellFrom(next)
+		ok = ok && sound
 	}
 	return ok
 }
 
-func (x *exchange) tellOne(t *turn.Turn, step func(*exchange, *turn.Turn)) (ok bool) {
+// A teller is a step of tell.
+type teller uint8
+
+const (
+	routeDone teller = iota
+	serviceDone
+	observed
+	told
+)
+
+// tellFrom runs the steps from one on, and returns the step behind that which
+// panicked, or told.
+func (x *exchange) tellFrom(from teller) (next teller, sound bool) {
+	next, sound = from, true
 	defer func() {
 		if r := recover(); r != nil {
+			next, sound = next+1, false
 			x.p.panicked(r)
 		}
 	}()
-	step(x, t)
-	return true
-}
-
-func (x *exchange) routeDone(*turn.Turn) {
-	if x.route != nil {
-		x.route.Chain.Done(&x.stream)
+	if next == routeDone {
+		if x.route != nil {
+			x.route.Chain.Done(&x.stream)
+		}
+		next++
 	}
-}
-
-func (x *exchange) serviceDone(*turn.Turn) {
-	if x.svc != nil {
-		x.svc.Chain.Done(&x.stream)
+	if next == serviceDone {
+		if x.svc != nil {
+			x.svc.Chain.Done(&x.stream)
+		}
+		next++
 	}
+	x.observe()
+	next++
+	return next, sound
 }
 
 // Notified puts the exchange back into the pool.
@@ -421,7 +441,7 @@ func (x *exchange) Notified(*turn.Turn) {
 	x.response.drop()
 	p := x.p
 	x.p, x.down, x.svc, x.source, x.route, x.call, x.tried, x.joined = nil, nil, nil, nil, nil, nil, nil, nil
-	x.request, x.response = requestSide{}, responseSide{}
+	x.request, x.response = requestSide{waits: x.request.waits}, responseSide{waits: x.response.waits}
 	x.asked, x.told = messages{}, messages{}
 	x.deadline, x.tryUntil, x.retryAt, x.began, x.started, x.moved = 0, 0, 0, 0, 0, 0
 	x.armed, x.failing, x.reason, x.unjudged = false, false, "", false
@@ -461,11 +481,11 @@ func (x *exchange) abandon(t *turn.Turn) {
 	x.stream.Cancel(f)
 	if x.pending == noPhase || x.stream.Abandon() {
 		x.stream.Attempts, x.stream.Fault = x.attempts, f
-		x.tell(t)
+		x.tell()
 		x.p.dropBody(&x.request)
 		x.response.drop()
 	} else {
-		x.p.replay.Add(int64(-x.request.charged))
+		x.p.replay.Add(-int64(x.request.charged))
 	}
 	x.lane.Store(nil)
 	x.down.cut(t)

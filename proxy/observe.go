@@ -89,7 +89,7 @@ func serverFault(grpc int) bool {
 
 // observe turns the facts that the events left into counts and records. It is
 // the only place that does.
-func (x *exchange) observe(*turn.Turn) {
+func (x *exchange) observe() {
 	p := x.p
 	x.spendNow(stageOf[x.state])
 	p.stats.Requests.Add(1)
@@ -99,9 +99,9 @@ func (x *exchange) observe(*turn.Turn) {
 	o := p.outcomes.Get().(*Outcome) // an observer is not known, so it would escape
 	*o = Outcome{
 		Stream: &x.stream, Source: x.source, Service: x.svc, Route: x.route, Random: x.random, Verdict: x.verdict,
-		Status: x.response.status, GRPC: -1, Ours: x.response.ours, Reason: x.reason, Exhausted: x.exhausted(),
-		Received: x.request.bytes, ReceivedHead: x.request.head,
-		Sent: x.response.bytes, SentHead: x.response.head,
+		Status: int(x.response.status), GRPC: -1, Ours: x.response.ours, Reason: x.reason, Exhausted: x.exhausted(),
+		Received: x.request.bytes, ReceivedHead: int(x.request.head),
+		Sent: x.response.bytes, SentHead: int(x.response.head),
 		Duration: x.stream.Times.Sum(),
 	}
 	if x.joined != nil {

@@ -111,7 +111,7 @@ func TestStaleObjectsAreTold(t *testing.T) {
 // counters are called so.
 func TestFamiliesAreWhole(t *testing.T) {
 	x := over(t, Options{Metrics: new(metrics.Registry)})
-	x.observe(new(turn.Turn))
+	x.observe()
 	seen, last := map[string]bool{}, ""
 	x.p.Metrics.Each(func(s *metrics.Series) {
 		if s.Name != last && seen[s.Name] {
@@ -165,7 +165,7 @@ func TestFailed(t *testing.T) {
 func TestObserveAllocatesNothing(t *testing.T) {
 	n := 0
 	x := over(t, Options{Observe: func(*Outcome) { n++ }})
-	if got := testing.AllocsPerRun(1000, func() { x.observe(new(turn.Turn)) }); got != 0 || n != 1001 {
+	if got := testing.AllocsPerRun(1000, func() { x.observe() }); got != 0 || n != 1001 {
 		t.Errorf("%v allocations, %d observed", got, n)
 	}
 }
@@ -173,10 +173,9 @@ func TestObserveAllocatesNothing(t *testing.T) {
 // BenchmarkObserve: what the engine does for telemetry when a request is over.
 func BenchmarkObserve(b *testing.B) {
 	x := over(b, Options{})
-	var t turn.Turn
 	b.ReportAllocs()
 	for b.Loop() {
 		x.began--
-		x.observe(&t)
+		x.observe()
 	}
 }

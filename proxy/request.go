@@ -28,21 +28,19 @@ type requestSide struct {
 	filtered bool // the head has passed the request phases
 	ended    bool // the codec has told the end
 	broken   bool // the client's bytes are no message from some place on
+	rawEnd   bool // the end was received while raw was filled
+	bodyEnd  bool // body is all there is
+	once     bool // body is too long to be kept when it has been sent
+	spent    bool // some of what was sent is no longer in body: no replay
 
-	raw    []byte // received while nothing could be done with it
-	rawEnd bool   // the end was received meanwhile
-	waits  heldChunk
-	owed   int // received bytes whose credit has not gone back
-
-	body    []byte // filtered: what this attempt has to send, and what it sent
-	bodyEnd bool   // body is all there is
-	sent    int    // how much of body the attempt in progress has been given
-	once    bool   // body is too long to be kept when it has been sent
-	spent   bool   // some of what was sent is no longer in body: no replay
-	charged int    // what this request counts in the budget
-
-	head  int   // bytes of the head as it came
-	bytes int64 // body bytes received
+	owed    int        // received bytes whose credit has not gone back
+	sent    int        // how much of body the attempt in progress has been given
+	charged int32      // what this request counts in the budget
+	head    int32      // bytes of the head as it came
+	bytes   int64      // body bytes received
+	raw     []byte     // received while nothing could be done with it
+	body    []byte     // filtered: what this attempt has to send, and what it sent
+	waits   *heldChunk // what a filter waits for; nil before one has
 }
 
 // requestChunk brings body bytes. While a filter waits they are held; what is
@@ -127,7 +125,11 @@ func (x *exchange) requestBodyPhase(t *turn.Turn, ph phase, chain *filters.Chain
 
 // hold keeps a chunk for a filter that waits. It may be one that is kept
 // already, for a filter before.
-func (x *exchange) hold(held *heldChunk, c *message.Chunk) {
+func (x *exchange) hold(side **heldChunk, c *message.Chunk) {
+	if *side == nil {
+		*side = new(heldChunk)
+	}
+	held := *side
 	if c != &held.Chunk {
 		held.hold(c)
 	}
@@ -178,14 +180,14 @@ func (x *exchange) mayReplay(n int) bool {
 		x.p.stats.ReplayOver.Add(1)
 		return false
 	}
-	r.charged += n
+	r.charged += int32(n)
 	return true
 }
 
 // dropReplay gives up what was kept for another attempt.
 func (p *Proxy) dropReplay(r *requestSide) {
 	if r.charged > 0 {
-		p.replay.Add(int64(-r.charged))
+		p.replay.Add(-int64(r.charged))
 		r.charged = 0
 	}
 	buf.Put(r.body)
@@ -207,7 +209,7 @@ func (x *exchange) creditRequest(t *turn.Turn) {
 	if r.owed == 0 || x.state == xOver {
 		return
 	}
-	held := len(r.raw) + len(r.waits.lent)
+	held := len(r.raw) + r.waits.len()
 	switch {
 	case x.call != nil && x.state >= xSending:
 		held += x.call.Buffered()

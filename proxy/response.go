@@ -11,17 +11,17 @@ import (
 // A responseSide is the response's way through the exchange: received, held
 // while a filter waits, filtered, sent.
 type responseSide struct {
-	ended  bool   // the head has said that no body follows
-	due    bool   // the head has come while a filter waited: its phases are to run
-	local  []byte // the body of a Reply; not ours to change
-	ours   bool   // the response is a Reply, not the endpoint's
-	status int    // of the head that went downstream
-	raw    []byte // received while a filter waited
-	rawEnd bool
-	waits  heldChunk
-	owed   int   // received bytes whose credit has not gone back
-	bytes  int64 // body bytes written downstream
-	head   int   // bytes of the head that went downstream
+	ended  bool       // the head has said that no body follows
+	due    bool       // the head has come while a filter waited: its phases are to run
+	ours   bool       // the response is a Reply, not the endpoint's
+	rawEnd bool       // the end was received while raw was filled
+	status int32      // of the head that went downstream
+	owed   int        // received bytes whose credit has not gone back
+	bytes  int64      // body bytes written downstream
+	head   int32      // bytes of the head that went downstream
+	raw    []byte     // received while a filter waited
+	local  []byte     // the body of a Reply; not ours to change
+	waits  *heldChunk // what a filter waits for; nil before one has
 }
 
 func (r *responseSide) drop() {
@@ -125,7 +125,7 @@ func (x *exchange) commit(t *turn.Turn) {
 		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
 		return
 	}
-	r.status, r.head = x.resp.Status, x.resp.Header.Size()
+	r.status, r.head = int32(x.resp.Status), int32(x.resp.Header.Size())
 	switch {
 	case x.resp.Status == 101:
 		x.relay(t)
@@ -284,7 +284,7 @@ func (x *exchange) creditResponse(t *turn.Turn) {
 	if r.owed == 0 || x.call == nil {
 		return
 	}
-	if n := r.owed - len(r.raw) - len(r.waits.lent) - x.down.buffered(); n > 0 {
+	if n := r.owed - len(r.raw) - r.waits.len() - x.down.buffered(); n > 0 {
 		r.owed -= n
 		x.call.Consume(t, n)
 	}

@@ -155,7 +155,7 @@ func (in *inner) review(r *review) {
 	if !ok {
 		return
 	}
-	if f := r.conn(svc, &filters.Conn{Peer: in.tun.Peer(), Start: in.since}); f != nil {
+	if f := r.conn(svc, &filters.Conn{Peer: in.tun.Peer(), Start: in.since.Time()}); f != nil {
 		r.refuse(in.tun, f)
 		in.revoke(r.t, f)
 		return

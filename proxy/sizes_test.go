@@ -12,9 +12,9 @@ func TestSizes(t *testing.T) {
 		name      string
 		got, want uintptr
 	}{
-		{"inner", unsafe.Sizeof(inner{}), 496},
-		{"opaque", unsafe.Sizeof(opaque{}), 656},
-		{"exchange", unsafe.Sizeof(exchange{}), 1384},
+		{"inner", unsafe.Sizeof(inner{}), 384},
+		{"opaque", unsafe.Sizeof(opaque{}), 600},
+		{"exchange", unsafe.Sizeof(exchange{}), 1280},
 		{"inner2", unsafe.Sizeof(inner2{}), 144},
 		{"stream2", unsafe.Sizeof(stream2{}), 184},
 	} {

@@ -126,7 +126,8 @@ func (x *exchange) goOn(t *turn.Turn, ph phase, reply *filters.Reply) {
 }
 
 // A heldChunk is the chunk that a filter waits for. What it was given as is kept
-// apart from Data, which a filter may point at memory of its own.
+// apart from Data, which a filter may point at memory of its own. An exchange
+// keeps it for the requests that follow.
 type heldChunk struct {
 	message.Chunk
 	lent []byte
@@ -139,8 +140,17 @@ func (h *heldChunk) hold(c *message.Chunk) {
 }
 
 func (h *heldChunk) drop() {
-	buf.Put(h.lent)
-	*h = heldChunk{}
+	if h != nil {
+		buf.Put(h.lent)
+		*h = heldChunk{}
+	}
+}
+
+func (h *heldChunk) len() int {
+	if h == nil {
+		return 0
+	}
+	return len(h.lent)
 }
 
 // answered does what the phase would have done with the reply at once.

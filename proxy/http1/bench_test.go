@@ -120,18 +120,19 @@ func TestSteadyStateAllocations(t *testing.T) {
 }
 
 func BenchmarkRequestHead(b *testing.B) {
-	r := newRelay()
+	r, limits := newRelay(), DefaultLimits()
 	request := []byte(benchRequest)
 	var tr turn.Turn
 	b.Run("parse", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			r.req.Reset()
-			r.down.head.begin(&r.req.Header, requestHead, 0)
-			if _, done, err := r.down.head.feed(request); !done || err != nil {
+			var head headReader
+			head.begin(limits, &r.req.Header, requestHead, 0)
+			if _, done, err := head.feed(request); !done || err != nil {
 				b.Fatal(err)
 			}
-			if err := r.down.head.request(&r.req); err != nil {
+			if err := head.request(&r.req); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -148,18 +149,19 @@ func BenchmarkRequestHead(b *testing.B) {
 }
 
 func BenchmarkResponseHead(b *testing.B) {
-	r := newRelay()
+	r, limits := newRelay(), DefaultLimits()
 	response := []byte(benchResponse)
 	var tr turn.Turn
 	b.Run("parse", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			r.resp.Reset()
-			r.up.head.begin(&r.resp.Header, responseHead, 0)
-			if _, done, err := r.up.head.feed(response); !done || err != nil {
+			var head headReader
+			head.begin(limits, &r.resp.Header, responseHead, 0)
+			if _, done, err := head.feed(response); !done || err != nil {
 				b.Fatal(err)
 			}
-			if _, _, err := r.up.head.response(&r.resp, asked{}); err != nil {
+			if _, _, err := head.response(&r.resp, asked{}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -29,8 +29,8 @@ func (b *bodyReader) begin(mode bodyMode, length, raw int64) {
 }
 
 // read takes from p up to the next event and puts it into c. ready is false if
-// p ran out before there was one. Trailers are read into h by r.
-func (b *bodyReader) read(p []byte, c *message.Chunk, r *headReader, h *message.Header) (n int, ready bool, err *ParseError) {
+// p ran out before there was one. Trailers are read into h.
+func (b *bodyReader) read(p []byte, c *message.Chunk, s *partial, h *message.Header) (n int, ready bool, err *ParseError) {
 	switch b.mode {
 	case sizedBody:
 		n = int(min(int64(len(p)), b.left))
@@ -41,7 +41,7 @@ func (b *bodyReader) read(p []byte, c *message.Chunk, r *headReader, h *message.
 		n = len(p)
 		*c, ready = message.Chunk{Data: p}, true
 	default:
-		n, ready, err = b.readChunked(p, c, r, h)
+		n, ready, err = b.readChunked(p, c, s, h)
 	}
 	b.raw += int64(n)
 	return n, ready, err

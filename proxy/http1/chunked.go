@@ -38,7 +38,7 @@ type chunkReader struct {
 // maxDigits allows chunks of 2^60 bytes, so that sizes never overflow.
 const maxDigits = 15
 
-func (b *bodyReader) readChunked(p []byte, c *message.Chunk, r *headReader, h *message.Header) (n int, ready bool, err *ParseError) {
+func (b *bodyReader) readChunked(p []byte, c *message.Chunk, s *partial, h *message.Header) (n int, ready bool, err *ParseError) {
 	for n < len(p) && b.state != chunkTail {
 		if b.state == chunkData {
 			k := int(min(int64(len(p)-n), b.left))
@@ -48,23 +48,26 @@ func (b *bodyReader) readChunked(p []byte, c *message.Chunk, r *headReader, h *m
 			*c = message.Chunk{Data: p[n : n+k : n+k]}
 			return n + k, true, nil
 		}
-		if reason := b.chunkByte(p[n], r.limits); reason != "" {
+		if reason := b.chunkByte(p[n], s.limits); reason != "" {
 			return n, false, &ParseError{Status: 400, Reason: reason, Offset: b.raw + int64(n)}
 		}
 		n++
-		if b.state == chunkTail {
-			r.begin(h, trailerSection, b.raw+int64(n))
-		}
 	}
 	if b.state != chunkTail {
 		return n, false, nil
 	}
+	var fresh headReader
+	r := s.open(&fresh, h, trailerSection, b.raw+int64(n))
 	k, done, err := r.feed(p[n:])
-	if done {
+	switch {
+	case done:
 		*c = message.Chunk{End: true}
 		if r.header.Len() > 0 {
 			c.Trailer = r.header
 		}
+		s.drop()
+	case err == nil:
+		s.keep(r)
 	}
 	return n + k, done, err
 }

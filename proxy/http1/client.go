@@ -35,7 +35,7 @@ type Client struct {
 
 	// Guarded by the lane.
 	response *message.Response
-	head     headReader
+	head     partial
 	body     bodyReader
 	out      bodyWriter
 	kept     kept // behind a switch of protocols, until Detach
@@ -55,7 +55,7 @@ func (c *Client) Init(sink turn.Sink, h ClientHandler, l *Limits) {
 	if l == nil {
 		l = DefaultLimits()
 	}
-	*c = Client{sink: sink, h: h, head: headReader{limits: l}, sound: true}
+	*c = Client{sink: sink, h: h, head: partial{limits: l}, sound: true}
 }
 
 // SetHandler changes who is told, between exchanges: the connection serves
@@ -73,7 +73,6 @@ func (c *Client) Feed(t *turn.Turn, p []byte) {
 			}
 			c.response = c.h.NewResponse(t)
 			c.read, c.started = readHead, true
-			c.head.begin(&c.response.Header, responseHead, 0)
 		case readHead:
 			p = p[c.readHead(t, p):]
 		case readBody:
@@ -91,22 +90,27 @@ func (c *Client) Feed(t *turn.Turn, p []byte) {
 }
 
 func (c *Client) readHead(t *turn.Turn, p []byte) (n int) {
-	n, done, err := c.head.feed(p)
+	var fresh headReader
+	r := c.head.open(&fresh, &c.response.Header, responseHead, 0)
+	n, done, err := r.feed(p)
 	if err != nil {
 		c.fail(t, err)
 		return n
 	}
 	if !done {
+		c.head.keep(r)
 		return n
 	}
-	mode, sound, err := c.head.response(c.response, c.asked)
+	mode, sound, err := r.response(c.response, c.asked)
+	sound = sound && r.persistent()
+	length := int64(r.pos)
+	c.head.drop()
 	q := c.response
 	if err == nil && q.Status < 200 && q.Status != 101 {
 		if c.interim++; int(c.interim) <= c.head.limits.Interim {
 			c.h.Informational(t, q)
 			if c.response == q { // the handler did not end the call
 				q.Reset()
-				c.head.begin(&q.Header, responseHead, 0)
 			}
 			return n
 		}
@@ -116,8 +120,8 @@ func (c *Client) readHead(t *turn.Turn, p []byte) (n int) {
 		c.fail(t, err)
 		return n
 	}
-	c.sound = c.sound && sound && c.head.persistent()
-	c.body.begin(mode, q.Length, int64(c.head.pos))
+	c.sound = c.sound && sound
+	c.body.begin(mode, q.Length, length)
 	c.read = readBody
 	if mode == noBody {
 		c.read = readDone
@@ -186,6 +190,7 @@ func (c *Client) EOF(t *turn.Turn) {
 func (c *Client) fail(t *turn.Turn, err *ParseError) {
 	err.Status = 502
 	c.read, c.sound = readFailed, false
+	c.head.drop()
 	c.kept.drop()
 	c.h.ResponseError(t, err)
 }
@@ -219,6 +224,7 @@ func (c *Client) Detach() (rest []byte, ok bool) {
 // Release gives back what c holds. It is called when the connection is over.
 func (c *Client) Release() {
 	c.kept.drop()
+	c.head.drop()
 	c.response, c.chunk = nil, message.Chunk{}
 	c.read, c.sound = readFailed, false
 }

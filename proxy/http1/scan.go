@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bytes"
+	"sync"
 
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
@@ -41,13 +42,49 @@ type headReader struct {
 
 // begin makes the reader ready for a section, whose header must be empty; base
 // counts the message's bytes before it.
-func (r *headReader) begin(h *message.Header, kind section, base int64) {
+func (r *headReader) begin(l *Limits, h *message.Header, kind section, base int64) {
 	if h.Size() > 0 {
 		h.Reset()
 	}
-	*r = headReader{header: h, limits: r.limits, kind: kind, base: base, started: kind == trailerSection}
+	*r = headReader{header: h, limits: l, kind: kind, base: base, started: kind == trailerSection}
 	r.framing.length = message.UnknownLength
 }
+
+// A partial is what a codec knows of a section that has come in part. Most come
+// whole: their reader lives on the stack, where it is in the processor's caches,
+// and no idle connection holds one.
+type partial struct {
+	limits *Limits
+	reader *headReader // nil: none has begun
+}
+
+// open returns the reader that goes on with the section: fresh, if it begins.
+func (s *partial) open(fresh *headReader, h *message.Header, kind section, base int64) *headReader {
+	if s.reader != nil {
+		return s.reader
+	}
+	fresh.begin(s.limits, h, kind, base)
+	return fresh
+}
+
+// keep puts r by until more comes.
+func (s *partial) keep(r *headReader) {
+	if s.reader == nil {
+		s.reader = readers.Get().(*headReader)
+		*s.reader = *r
+	}
+}
+
+// drop ends the section. The reader must not be used any more.
+func (s *partial) drop() {
+	if s.reader != nil {
+		*s.reader = headReader{}
+		readers.Put(s.reader)
+		s.reader = nil
+	}
+}
+
+var readers = sync.Pool{New: func() any { return new(headReader) }}
 
 // feed copies into the arena what belongs to the section and reads it. n is how
 // much of p that was; done says that the section is complete.

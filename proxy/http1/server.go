@@ -49,7 +49,7 @@ type Server struct {
 
 	// Guarded by the lane.
 	request *message.Request
-	head    headReader
+	head    partial
 	body    bodyReader
 	out     bodyWriter
 	kept    kept
@@ -74,7 +74,7 @@ func (s *Server) Init(sink turn.Sink, h ServerHandler, l *Limits) {
 	if l == nil {
 		l = DefaultLimits()
 	}
-	*s = Server{sink: sink, h: h, head: headReader{limits: l}, persist: true}
+	*s = Server{sink: sink, h: h, head: partial{limits: l}, persist: true}
 }
 
 // Feed takes all of p: it is read, or kept while an exchange is in progress.
@@ -160,6 +160,7 @@ func (s *Server) written() {
 	s.write = writeDone
 	if s.read == readHead || s.read == readBody && s.body.state == chunkTail {
 		s.read, s.persist = readFailed, false
+		s.head.drop()
 	}
 	s.request = nil
 }
@@ -198,7 +199,6 @@ func (s *Server) readIdle(t *turn.Turn, p []byte) (n int) {
 	cr := s.read == readBlank
 	s.request = s.h.NewRequest(t)
 	s.read = readHead
-	s.head.begin(&s.request.Header, requestHead, 0)
 	if cr {
 		s.fail(t, &ParseError{Status: 400, Reason: "bare CR before a request"})
 	}
@@ -206,15 +206,18 @@ func (s *Server) readIdle(t *turn.Turn, p []byte) (n int) {
 }
 
 func (s *Server) readHead(t *turn.Turn, p []byte) (n int) {
-	n, done, err := s.head.feed(p)
+	var fresh headReader
+	r := s.head.open(&fresh, &s.request.Header, requestHead, 0)
+	n, done, err := r.feed(p)
 	if err == nil && done {
-		err = s.head.request(s.request)
+		err = r.request(s.request)
 	}
 	if err != nil {
 		s.fail(t, err)
 		return n
 	}
 	if !done {
+		s.head.keep(r)
 		return n
 	}
 	q := s.request
@@ -224,7 +227,7 @@ func (s *Server) readHead(t *turn.Turn, p []byte) (n int) {
 	s.waits = q.ExpectContinue
 	s.http10 = q.Proto == message.HTTP10
 	// What a client sends behind CONNECT is not HTTP, whatever the answer.
-	s.persist = s.persist && s.head.persistent() && !s.isConnect
+	s.persist = s.persist && r.persistent() && !s.isConnect
 	mode := sizedBody
 	switch q.Length {
 	case message.NoBody:
@@ -234,7 +237,8 @@ func (s *Server) readHead(t *turn.Turn, p []byte) (n int) {
 	default:
 		s.read = readBody
 	}
-	s.body.begin(mode, q.Length, int64(s.head.pos))
+	s.body.begin(mode, q.Length, int64(r.pos))
+	s.head.drop()
 	if s.isConnect || s.upgrade { // the handler may Detach at once
 		s.keep(t, p[n:])
 		n = len(p)
@@ -272,6 +276,7 @@ func (s *Server) readBody(t *turn.Turn, p []byte) (n int) {
 func (s *Server) fail(t *turn.Turn, err *ParseError) {
 	s.read, s.persist = readFailed, false
 	s.request = nil
+	s.head.drop()
 	s.kept.drop()
 	s.h.RequestError(t, err)
 }
@@ -312,6 +317,7 @@ func (s *Server) Detach() (rest []byte, ok bool) {
 // Release gives back what s holds. It is called when the connection is over.
 func (s *Server) Release() {
 	s.kept.drop()
+	s.head.drop()
 	s.request, s.chunk = nil, message.Chunk{}
 	s.read, s.persist = readFailed, false
 }

@@ -514,7 +514,7 @@ func TestSingleBytes(t *testing.T) {
 	head := "GET / HTTP/1.1\r\nHost: h\r\nA: " + strings.Repeat("x", 50_000) + "\r\n\r\n"
 	for i := range len(head) - 1 {
 		s.feed(head[i : i+1])
-		if got, want := max(s.head.scanned, s.head.pos), int32(i+1); got != want {
+		if got, want := max(s.head.reader.scanned, s.head.reader.pos), int32(i+1); got != want {
 			t.Fatalf("after %d bytes the search goes on at %d", want, got)
 		}
 	}
@@ -530,8 +530,8 @@ func TestSizes(t *testing.T) {
 		name      string
 		got, want uintptr
 	}{
-		{"Server", unsafe.Sizeof(Server{}), 280},
-		{"Client", unsafe.Sizeof(Client{}), 272},
+		{"Server", unsafe.Sizeof(Server{}), 192},
+		{"Client", unsafe.Sizeof(Client{}), 184},
 		{"headReader", unsafe.Sizeof(headReader{}), 104},
 		{"bodyReader", unsafe.Sizeof(bodyReader{}), 32},
 	} {

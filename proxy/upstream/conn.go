@@ -257,7 +257,12 @@ func (c *conn) feed(t *turn.Turn, p []byte) {
 	c.feeding = 0
 	kept := c.codec.Kept()
 	c.codec.Feed(t, p)
-	if n := len(p) - c.feeding - (c.codec.Kept() - kept); n > 0 {
+	n := len(p) - c.feeding - (c.codec.Kept() - kept)
+	switch {
+	case n <= 0:
+	case c.state == serving && c.ended: // release gives it back with the rest
+		c.owed += n
+	default:
 		c.tun.Consume(t, n)
 	}
 }
