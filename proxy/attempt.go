@@ -33,6 +33,7 @@ func (x *exchange) forward(t *turn.Turn) {
 	}
 	x.to(t, xConnecting)
 	x.started = t.Tick()
+	x.request.idempotent = idempotent(x.req.Method) // now, while the head is at hand
 	x.request.sent = 0
 	x.tried = e
 	if d := x.route.Info.TryTimeout; d > 0 {
@@ -137,7 +138,7 @@ func (x *exchange) record(t *turn.Turn, status int, f *fault.Fault, sent filters
 	n := len(x.attempts)
 	a := &x.attempts[n-1] // filled in place: put together first it would be copied
 	a.N, a.Status, a.Fault, a.Sent = n, status, f, sent
-	a.Took, a.Idempotent = t.Tick().Sub(x.started), idempotent(x.req.Method)
+	a.Took, a.Idempotent = t.Tick().Sub(x.started), x.request.idempotent
 	if x.tried != nil {
 		a.Endpoint, a.Workload = x.tried.Addr(), x.tried.Workload()
 	}

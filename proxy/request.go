@@ -25,13 +25,14 @@ const (
 // A requestSide is the request's way through the exchange: received, held until
 // filters may see it, filtered, kept for another attempt, sent.
 type requestSide struct {
-	filtered bool // the head has passed the request phases
-	ended    bool // the codec has told the end
-	broken   bool // the client's bytes are no message from some place on
-	rawEnd   bool // the end was received while raw was filled
-	bodyEnd  bool // body is all there is
-	once     bool // body is too long to be kept when it has been sent
-	spent    bool // some of what was sent is no longer in body: no replay
+	filtered   bool // the head has passed the request phases
+	ended      bool // the codec has told the end
+	broken     bool // the client's bytes are no message from some place on
+	rawEnd     bool // the end was received while raw was filled
+	bodyEnd    bool // body is all there is
+	once       bool // body is too long to be kept when it has been sent
+	spent      bool // some of what was sent is no longer in body: no replay
+	idempotent bool // the request may be repeated without harm
 
 	owed    int        // received bytes whose credit has not gone back
 	sent    int        // how much of body the attempt in progress has been given

@@ -46,19 +46,19 @@ type Stream struct {
 	sendWin     int64
 	queued      int
 	first, last *chunk
-	lastPos     int64   // where in all that the connection sent this stream's last byte is
-	flight      int64   // bytes sent since the out side held none
-	prev, next  *Stream // in c.ring
+	lastPos     int64  // where in all that the connection sent this stream's last byte is
+	flight      int64  // bytes sent since the out side held none
+	waitAt      int32  // place in c.waiting plus one
+	born        uint32 // c.ticks when it was opened
 
 	// Guarded by c.mu: rare.
-	length   int64   // content still to come if it was announced
-	trailers []Field // they follow the queue
-	err      error
-	waitAt   int32  // place in c.waiting plus one
-	born     uint32 // c.ticks when it was opened
-	noted    bool   // a turn will call Notified
-	dueLeft  bool
-	told     bool // Closed has been called
+	prev, next *Stream // in c.ring
+	length     int64   // content still to come if it was announced
+	trailers   []Field // they follow the queue
+	err        error
+	noted      bool // a turn will call Notified
+	dueLeft    bool
+	told       bool // Closed has been called
 }
 
 var (

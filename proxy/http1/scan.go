@@ -40,13 +40,13 @@ type headReader struct {
 	framing
 }
 
-// begin makes the reader ready for a section, whose header must be empty; base
+// begin makes a zero reader ready for a section, whose header must be empty; base
 // counts the message's bytes before it.
 func (r *headReader) begin(l *Limits, h *message.Header, kind section, base int64) {
 	if h.Size() > 0 {
 		h.Reset()
 	}
-	*r = headReader{header: h, limits: l, kind: kind, base: base, started: kind == trailerSection}
+	r.header, r.limits, r.kind, r.base, r.started = h, l, kind, base, kind == trailerSection
 	r.framing.length = message.UnknownLength
 }
 

@@ -229,7 +229,7 @@ func add[N, V string | []byte](h *Header, name N, value V) bool {
 	h.arena = appendClean(h.arena, value)
 	h.arena = append(h.arena, "\r\n"...)
 	n := uint32(len(name))
-	h.Push(Span{off, n}, Span{off + n + 2, uint32(len(value))}, LookupIn([]byte(name), len(name)), true)
+	h.Push(Span{off, n}, Span{off + n + 2, uint32(len(value))}, lookup(name), true)
 	return true
 }
 

@@ -41,25 +41,24 @@ type conn struct {
 	ep  *Endpoint
 	tun hbone.Tunnel
 
-	// Atomic.
-	lane      atomic.Pointer[turn.Lane]
-	idleSince atomic.Int64 // Unix seconds
-
+	lane atomic.Pointer[turn.Lane]
 	home turn.Lane
 
 	// Guarded by the lane.
 	h        CallHandler // nil while unused
-	codec    http1.Client
 	state    connState
 	reused   bool
 	started  bool // a byte of the response has arrived
 	progress filters.Progress
+	sentEnd  bool // the request has been written to its end
+	ended    bool // the response has ended; the handler has let go
+	fin      bool // the far end has finished sending behind its 101
+	codec    http1.Client
 	feeding  int                 // response body bytes found in the bytes now being fed
 	owed     int                 // response body bytes whose credit has not gone back
-	sentEnd  bool                // the request has been written to its end
-	ended    bool                // the response has ended; the handler has let go
-	fin      bool                // the far end has finished sending behind its 101
 	to       hbone.TunnelHandler // who has the tunnel, if it was moved
+
+	idleSince atomic.Int64 // Unix seconds
 }
 
 // lock takes whatever lane the connection is in.
