@@ -16,6 +16,9 @@ const (
 	// quiet is how long nothing must have happened before files are read, and
 	// how long what was read must stay the same before it is believed.
 	quiet = 100 * time.Millisecond
+	// swift is the same for a file, or a volume's link, that was replaced by
+	// another in one step: it is whole as soon as it is there.
+	swift = 10 * time.Millisecond
 	// patience bounds the wait for quiet where something always happens.
 	patience = time.Second
 	// poll is how often files are read unasked: notifications do not cross
@@ -72,6 +75,7 @@ func (s *Source) Run(ctx context.Context) {
 	settle := time.NewTimer(0)
 	defer settle.Stop()
 	var since time.Time // when the restlessness began; zero when all is quiet
+	pace := quiet
 	for {
 		select {
 		case <-ctx.Done():
@@ -81,18 +85,23 @@ func (s *Source) Run(ctx context.Context) {
 				continue
 			}
 			if since.IsZero() {
-				since = time.Now()
+				since, pace = time.Now(), swift
 			}
-			settle.Reset(min(quiet, max(0, time.Until(since.Add(patience)))))
+			if !w.swapped(e) {
+				pace = quiet
+			}
+			settle.Reset(min(pace, max(0, time.Until(since.Add(patience)))))
 		case <-w.errors():
-			settle.Reset(quiet) // events were lost: look
+			pace = quiet
+			settle.Reset(pace) // events were lost: look
 		case <-tick.C:
+			pace = quiet
 			settle.Reset(0)
 		case <-settle.C:
 			since = time.Time{}
 			w.arm() // before reading, so that nothing falls between
 			if s.look() {
-				settle.Reset(quiet)
+				settle.Reset(pace)
 			}
 		}
 	}
@@ -192,7 +201,16 @@ func (w *watch) concerns(e fsnotify.Event) bool {
 		return false
 	}
 	name := filepath.Clean(e.Name)
-	return name == w.path || filepath.Dir(name) == w.path || filepath.Base(name) == "..data"
+	base := filepath.Base(name)
+	return name == w.path || base == "..data" || filepath.Dir(name) == w.path && base[0] != '.' // those are not read
+}
+
+// swapped reports whether an event is part of one file's taking the place of
+// another. A file that is written in place is announced too, and then written to:
+// who does that must be given time, or half a document would be believed.
+func (w *watch) swapped(e fsnotify.Event) bool {
+	name := filepath.Clean(e.Name)
+	return !e.Has(fsnotify.Write) && (name == w.path || filepath.Base(name) == "..data")
 }
 
 func (w *watch) events() <-chan fsnotify.Event {
