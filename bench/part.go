@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ type PartOptions struct {
 	Certs   traffic.Certs `json:",omitzero"`  // of parts that speak TLS
 	Calls   bool          `json:",omitempty"` // gRPC goes through it
 	Metrics string        `json:",omitempty"` // where it serves metrics
+	Listen  string        `json:",omitempty"` // a free port of loopback if not given
 }
 
 var parts = map[string]part{
@@ -115,7 +117,7 @@ func Part(ctx context.Context, name, options string, in io.Reader, out io.Writer
 	if err := json.Unmarshal([]byte(options), &o); err != nil {
 		return fmt.Errorf("options of part %s: %w", name, err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", cmp.Or(o.Listen, "127.0.0.1:0"))
 	if err != nil {
 		return err
 	}

@@ -53,6 +53,19 @@ func (p *Process) Stop() {
 	<-p.done
 }
 
+// drainLog keeps the end of what the process says.
+func (p *Process) drainLog(out io.Reader) { _, _ = io.Copy(p.log, out) }
+
+// Ended waits for the process to end by itself, and returns how it did.
+func (p *Process) Ended(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return fmt.Errorf("%s does not end: %w: %s", p.Name, ctx.Err(), p.log)
+	}
+}
+
 // alive returns an error with what the process said last, if it has ended.
 func (p *Process) alive() error {
 	select {

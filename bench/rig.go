@@ -29,6 +29,7 @@ type Options struct {
 type Rig struct {
 	Options
 	dir     string // temporary
+	ca      *devca.CA
 	certs   map[string]traffic.Certs
 	self    []string
 	taskset string // program that pins; "" if there is none or one CPU only
@@ -60,6 +61,7 @@ func (r *Rig) issue(accounts ...string) error {
 	if err != nil {
 		return err
 	}
+	r.ca = ca
 	r.certs = make(map[string]traffic.Certs)
 	roots := filepath.Join(r.dir, "roots.pem")
 	files := map[string][]byte{roots: ca.PEM()}

@@ -155,6 +155,8 @@ func Scenarios() []Scenario {
 		callAllocations(),
 		idleMemory(),
 		resets(),
+		crashes(),
+		lives(),
 		slowReader(),
 		oneConnection(),
 		bulkBesideSmall(),

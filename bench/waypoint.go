@@ -110,6 +110,8 @@ func (r *Rig) writeDocument(u upstream) (file string, port uint16, err error) {
 	return file, port, nil
 }
 
+var errNoWaypoint = errors.New("there is no waypoint binary to measure")
+
 // A waypoint is the proxy under test with its two ways in.
 type waypoint struct {
 	hbone, proxy *Process
@@ -120,7 +122,7 @@ type waypoint struct {
 // that it needs.
 func (r *Rig) waypoint(ctx context.Context, cpu int, u upstream, flags ...string) (*waypoint, error) {
 	if r.Waypoint == "" {
-		return nil, errors.New("there is no waypoint binary to measure")
+		return nil, errNoWaypoint
 	}
 	file, port, err := r.writeDocument(u)
 	if err != nil {

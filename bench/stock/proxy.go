@@ -48,13 +48,13 @@ type Proxy struct {
 	routes  [2]http.Handler // without and with the field
 	inner   *http.Server
 	inner2  *http2.Server
-	tunnels *http2.Transport
+	tunnels *Tunnels
 }
 
 // New makes a proxy.
 func New(o Options) *Proxy {
 	p := &Proxy{o: o, inner2: &http2.Server{MaxConcurrentStreams: maxStreams}}
-	p.tunnels = &http2.Transport{TLSClientConfig: o.Client}
+	p.tunnels = NewTunnels(o.Tunnel, o.Client)
 	dial := p.dial
 	var transport http.RoundTripper = &http.Transport{DialContext: dial, MaxIdleConns: idlePerHost, MaxIdleConnsPerHost: idlePerHost, DisableCompression: true}
 	if o.Calls {
@@ -176,7 +176,7 @@ func (p *Proxy) dial(ctx context.Context, network, addr string) (net.Conn, error
 		var d net.Dialer
 		return d.DialContext(ctx, network, addr)
 	}
-	return p.connect(ctx, addr)
+	return p.tunnels.Dial(ctx, addr)
 }
 
 // ServeMetrics tells scrapers what the process has allocated, under the names

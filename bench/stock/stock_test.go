@@ -160,7 +160,7 @@ func TestHBONE(t *testing.T) {
 	l := listen(t)
 	go New(Options{Service: service, Prefix: "/api", Application: echo(t), Tunnel: end.Addr().String(), Server: server, Client: client}).ServeHBONE(l)
 	near := New(Options{Tunnel: l.Addr().String(), Client: client})
-	c, err := near.connect(t.Context(), service)
+	c, err := near.tunnels.Dial(t.Context(), service)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,14 +170,14 @@ func TestHBONE(t *testing.T) {
 			t.Fatalf("got %d, %v\n%s", status, err, body)
 		}
 	}
-	if _, err := near.connect(t.Context(), "10.96.0.11:80"); err == nil || !strings.Contains(err.Error(), "404") {
+	if _, err := near.tunnels.Dial(t.Context(), "10.96.0.11:80"); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("another service: got %v", err)
 	}
 	r, err := http.NewRequest("GET", "https://"+l.Addr().String()+"/api/x", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res, err := near.tunnels.RoundTrip(r); err != nil || res.StatusCode != 400 {
+	if res, err := near.tunnels.transport.RoundTrip(r); err != nil || res.StatusCode != 400 {
 		t.Errorf("a GET outside a tunnel: got %v, %v", res, err)
 	}
 }

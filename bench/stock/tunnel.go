@@ -4,6 +4,7 @@ package stock
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // A tunnel is a CONNECT stream as a connection. It keeps no deadlines, because
@@ -38,15 +41,29 @@ func newServerTunnel(w http.ResponseWriter, r *http.Request) (*tunnel, error) {
 	return &tunnel{ReadCloser: r.Body, Writer: w, flush: rc.Flush, closed: make(chan struct{}), addr: tunnelAddr(r.RemoteAddr)}, nil
 }
 
-// connect opens a tunnel to addr on the mesh connection that the transport
-// keeps.
-func (p *Proxy) connect(ctx context.Context, addr string) (net.Conn, error) {
+// Tunnels opens tunnels through a node tunnel or a waypoint. Mesh connections are
+// kept for the next tunnel, and left behind when they are asked to go away.
+type Tunnels struct {
+	transport *http2.Transport
+	through   string
+}
+
+// NewTunnels opens tunnels through what listens at addr.
+func NewTunnels(addr string, client *tls.Config) *Tunnels {
+	return &Tunnels{&http2.Transport{TLSClientConfig: client}, addr}
+}
+
+// Close ends mesh connections that no tunnel uses.
+func (t *Tunnels) Close() { t.transport.CloseIdleConnections() }
+
+// Dial opens a tunnel to addr.
+func (t *Tunnels) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	in, out := io.Pipe()
 	r := (&http.Request{
 		Method: http.MethodConnect, Host: addr, Header: http.Header{}, Body: in, ContentLength: -1,
-		URL: &url.URL{Scheme: "https", Host: p.o.Tunnel},
+		URL: &url.URL{Scheme: "https", Host: t.through},
 	}).WithContext(context.WithoutCancel(ctx)) // the tunnel outlives the request that needed it first
-	res, err := p.tunnels.RoundTrip(r)
+	res, err := t.transport.RoundTrip(r)
 	if err != nil {
 		return nil, fmt.Errorf("open a tunnel to %s: %w", addr, err)
 	}

@@ -86,8 +86,9 @@ func (p *Policy) Next(a *filters.Attempt) (wait time.Duration, again bool) {
 	if a.Fault != nil && a.Fault.Kind.Row().Retry == fault.Stale {
 		// The connection was dead before the request: not the endpoint's
 		// failure, so at once, and once even where retries are off.
-		safe := a.Idempotent || a.Sent == filters.SentNothing
-		return 0, safe && a.N <= max(p.attempts, 1)
+		if a.Idempotent || a.Sent == filters.SentNothing {
+			return 0, a.N <= max(p.attempts, 1)
+		}
 	}
 	if a.N > p.attempts || !p.wants(a) {
 		return 0, false
@@ -106,7 +107,7 @@ func (p *Policy) wants(a *filters.Attempt) bool {
 	switch a.Fault.Kind.Row().Retry {
 	case fault.ConnectFailure, fault.Refused:
 		return true
-	case fault.Reset, fault.Timeout:
+	case fault.Reset, fault.Timeout, fault.Stale: // of the last, what is not safe
 		return p.wide
 	}
 	return false

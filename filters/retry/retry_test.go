@@ -30,7 +30,7 @@ func TestEveryFault(t *testing.T) {
 		fault.ConnectFailed: true, fault.ConnectTimeout: true, fault.ConnectRefused: true,
 		fault.TLSFailed: true, fault.IdentityMismatch: true, fault.RefusedStream: true, fault.GoneAway: true,
 	}
-	wide := map[fault.Kind]bool{fault.UpstreamReset: true, fault.UpstreamClosed: true, fault.TryTimeout: true}
+	wide := map[fault.Kind]bool{fault.UpstreamReset: true, fault.UpstreamClosed: true, fault.TryTimeout: true, fault.StaleConnection: true}
 	for k := range fault.Kinds {
 		if _, got := Default().Next(failed(k)); got != narrow[k] {
 			t.Errorf("default, %s: %v", k, got)
@@ -101,6 +101,19 @@ func TestStaleConnection(t *testing.T) {
 		wait, got := tc.p.Next(&tc.a)
 		if got != tc.want || wait != 0 {
 			t.Errorf("%s: got %v after %s, want %v at once", name, got, wait, tc.want)
+		}
+	}
+}
+
+// TestStaleConnectionWithStanza: what a route has repeated behind a reset it has
+// repeated behind a connection that was dead before, whatever the method.
+func TestStaleConnectionWithStanza(t *testing.T) {
+	p := stanza(t, Settings{Attempts: ptr(1)})
+	for n, want := range map[int]bool{1: true, 2: false} {
+		a := failed(fault.StaleConnection)
+		a.N = n
+		if wait, got := p.Next(a); got != want || got && wait < defaultBackoff {
+			t.Errorf("try %d: got %v after %v, want %v", n, got, wait, want)
 		}
 	}
 }
