@@ -108,6 +108,8 @@ func Part(ctx context.Context, name, options string, in io.Reader, out io.Writer
 		return pacePart(ctx, in, out)
 	case "inside":
 		return insidePart(ctx, options, in, out)
+	case "cold":
+		return coldPart(ctx, options, out)
 	}
 	serve := parts[name]
 	if serve == nil {
