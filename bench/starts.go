@@ -179,4 +179,3 @@ func routeChanges() Scenario {
 		},
 	}
 }
-

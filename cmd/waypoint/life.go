@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -51,6 +53,7 @@ type life struct {
 
 	before *handover.Inheritance // nil: nobody was before us
 	kept   *keeper               // set before serving
+	calm   func()                // ends the hurry of the start
 	after  *handover.Successor   // set before serving ends; nil: there is none
 	leaves time.Time             // the same: when this process was told to end
 
@@ -59,6 +62,21 @@ type life struct {
 }
 
 var errInterrupted = errors.New("interrupted")
+
+// startGC is Go's GC percentage while a process starts: it makes a lot that stays,
+// and would look through it over and over.
+const startGC = 400
+
+// hurry has a start pay less for its garbage. done ends that, and gives back what
+// the start has left.
+func hurry() (done func()) {
+	usual := debug.SetGCPercent(startGC)
+	return func() {
+		debug.SetGCPercent(usual)
+		runtime.GC() // pools give up at the second collection what they hold
+		debug.FreeOSMemory()
+	}
+}
 
 // signals ends the context when this process is told to end.
 func signals(ctx context.Context) (context.Context, func()) {
@@ -80,7 +98,7 @@ func signals(ctx context.Context) (context.Context, func()) {
 
 // begin takes over from a predecessor if it is asked to and there is one.
 func (f *lifeFlags) begin(stateDir string, log *slog.Logger) (*life, error) {
-	l := &life{lifeFlags: *f, log: log}
+	l := &life{lifeFlags: *f, log: log, calm: hurry()}
 	switch {
 	case stateDir == "" && f.takeOver:
 		return nil, errors.New("--take-over needs --state-dir, where the process that runs can be found")
@@ -146,6 +164,7 @@ func (l *life) wait(ctx context.Context, p *proxy.Proxy) {
 func (l *life) serving(ctx context.Context, p *proxy.Proxy) (context.Context, func()) {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	succeeded := make(chan *handover.Successor, 1)
+	go l.calm()
 	go l.succeed(serving, succeeded)
 	go func() {
 		defer stop()
@@ -186,7 +205,9 @@ func (l *life) succeed(ctx context.Context, to chan<- *handover.Successor) {
 			l.log.Info("taken over", "from", l.before.PID)
 		}
 	}
-	l.kept.take(true)
+	if l.before != nil {
+		l.kept.take(true)
+	}
 	if l.path == "" {
 		return
 	}
@@ -234,12 +255,44 @@ func (l *life) end(p *proxy.Proxy, closePorts func()) {
 // A keeper writes the last good document to the state directory, while that is
 // this process's to write. Nil for who has none.
 type keeper struct {
-	state *config.State
-	p     *proxy.Proxy
-	log   *slog.Logger
+	state  *config.State
+	p      *proxy.Proxy
+	log    *slog.Logger
+	report func([]config.Problem)
+
+	begun bool // a document was applied; the source's own
 
 	mu   sync.Mutex
 	ours bool
+}
+
+// apply applies a document. The last good one is read only if the first is not all
+// in force: objects then keep their last good version.
+func (k *keeper) apply(c *config.Config) []config.Problem {
+	problems := k.p.Apply(c)
+	if s := k.p.Snapshot().Settled(); !k.begun && len(s.Closed) > 0 {
+		k.restore()
+		problems = k.p.Apply(c)
+	}
+	k.begun = true
+	k.save()
+	return problems
+}
+
+// restore puts the last good document in force.
+func (k *keeper) restore() {
+	if k == nil || k.begun {
+		return
+	}
+	k.begun = true
+	last, problems := k.state.Load()
+	if last != nil {
+		problems = append(problems, k.p.Apply(last)...)
+	}
+	if last != nil || len(problems) > 0 {
+		k.log.Info("the last good document is in force", "until", "there is a better one")
+		k.report(problems)
+	}
 }
 
 // take says whether the directory is ours from now on.

@@ -134,7 +134,9 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 	apply, report := f.document(p, l, slog.New(lv.Handler("document")))
 	src := filesource.New(f.config, apply, report)
 	prepare := func() {
-		src.Once()
+		if !src.Once() {
+			l.kept.restore()
+		}
 		go src.Run(sources)
 		l.wait(ctx, p)
 	}
@@ -231,20 +233,8 @@ func (f *serveFlags) document(p *proxy.Proxy, l *life, log *slog.Logger) (func(*
 	if f.stateDir == "" {
 		return p.Apply, report
 	}
-	l.kept = &keeper{state: config.NewState(f.stateDir), p: p, log: log}
-	l.kept.ours = l.before == nil
-	last, problems := l.kept.state.Load()
-	if last != nil {
-		problems = append(problems, p.Apply(last)...)
-	}
-	if len(problems) > 0 {
-		report(problems)
-	}
-	return func(c *config.Config) []config.Problem {
-		problems := p.Apply(c)
-		l.kept.save()
-		return problems
-	}, report
+	l.kept = &keeper{state: config.NewState(f.stateDir), p: p, log: log, report: report, ours: l.before == nil}
+	return l.kept.apply, report
 }
 
 // certificates starts the source of certificates; nil if HBONE is not spoken.
