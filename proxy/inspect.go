@@ -20,12 +20,7 @@ type Connection struct {
 // Connections returns every inner connection, the oldest state first. Each is
 // looked at in its lane for a moment.
 func (p *Proxy) Connections() []Connection {
-	p.mu.Lock()
-	all := make([]liveConn, 0, len(p.live))
-	for c := range p.live {
-		all = append(all, c)
-	}
-	p.mu.Unlock()
+	all := p.allLive()
 	out := make([]Connection, 0, len(all))
 	for _, c := range all {
 		out = append(out, c.inspect())

@@ -11,6 +11,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/filters/filtertest"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 )
 
@@ -173,3 +174,36 @@ func TestFailedClosedReviews(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkReview: what it costs to judge a request again that may go on. Ten
+// thousand of them take as many times that, and nobody waits for more than one.
+func BenchmarkReview(b *testing.B) {
+	o := guarded("", judgedNever{})
+	x := over(b, Options{Registry: filters.NewRegistry(o.registry...), Guard: o.guard})
+	c, _ := config.Decode(config.File{Name: "test.yaml", Data: []byte(shop)})
+	x.p.Apply(c)
+	x.state = xStreaming
+	x.req.SetMethod([]byte("GET"))
+	x.req.SetPath([]byte("/api/v1/items"))
+	for _, name := range []string{"user-agent", "accept", "accept-encoding", "authorization", "traceparent"} {
+		x.req.Header.Add(name, "something of the usual length")
+	}
+	x.keepHead()
+	r := &review{p: x.p, snap: x.p.pin(), t: new(turn.Turn)}
+	defer r.snap.Unpin()
+	svc := r.snap.Services()[0]
+	b.ReportAllocs()
+	for b.Loop() {
+		x.review(r, svc)
+		r.pause()
+	}
+	if x.p.stats.Revoked.Load() > 0 || x.p.stats.Reviewed.Load() == 0 {
+		b.Errorf("%d judged, %d refused", x.p.stats.Reviewed.Load(), x.p.stats.Revoked.Load())
+	}
+}
+
+// judgedNever refuses nobody.
+type judgedNever struct{}
+
+func (judgedNever) Request(*filters.Stream) *filters.Reply { return nil }
+func (judgedNever) Review(*filters.Stream) error           { return nil }

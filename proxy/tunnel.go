@@ -127,8 +127,9 @@ func (p *Proxy) leave(c liveConn) {
 	p.mu.Unlock()
 }
 
+// allLive is quick, because tunnels that open or end wait for it.
 func (p *Proxy) allLive() []liveConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Collect(maps.Keys(p.live))
+	return slices.AppendSeq(make([]liveConn, 0, len(p.live)), maps.Keys(p.live))
 }
