@@ -458,6 +458,13 @@ func TestDrainingNode(t *testing.T) {
 	x.want("head 200", "body hello", "end")
 	c1.wantEnd(true)
 	r.wantCounts(t, 0, 1)
+	eventually(t, "the listener closes", func() bool { // a node lets in what waits in its queue
+		nc, err := net.Dial("tcp", r.node)
+		if err == nil {
+			nc.Close()
+		}
+		return err != nil
+	})
 	if other.ask(r.e) {
 		t.Error("the unused connection was taken")
 	}

@@ -139,6 +139,7 @@ type rig struct {
 	pool *hbone.Pool
 	b    *Backend
 	e    *Endpoint
+	node string // where the node tunnel listens, if there is one
 }
 
 const (
@@ -198,7 +199,7 @@ func meshRig(t *testing.T, at netip.AddrPort, id string) (*rig, *hbone.Server) {
 		cancel()
 		s.Shutdown(ctx)
 	})
-	r := &rig{pool: hbone.NewPool(hbone.PoolOptions{Certificates: certs(ca, wayURI), Wire: driven(t)})}
+	r := &rig{pool: hbone.NewPool(hbone.PoolOptions{Certificates: certs(ca, wayURI), Wire: driven(t)}), node: l.Addr().String()}
 	r.start(t, Address{Addr: at, Tunnel: l.Addr().(*net.TCPAddr).AddrPort(), Expect: []peer.ID{must(peer.ParseID(podURI))}})
 	return r, s
 }
