@@ -96,7 +96,7 @@ func serveMetrics(addr string) error {
 	return nil
 }
 
-// Part runs a part: "load" and "pace", which read a plan and print results,
+// Part runs a part: "load", "pace" and "flood", which read a plan and print results,
 // "inside", which is the engine and looks into itself, or one that listens, prints its
 // address and serves. All end when in ends, so a part never outlives who
 // started it.
@@ -106,6 +106,8 @@ func Part(ctx context.Context, name, options string, in io.Reader, out io.Writer
 		return loadPart(ctx, in, out)
 	case "pace":
 		return pacePart(ctx, in, out)
+	case "flood":
+		return floodPart(ctx, in, out)
 	case "inside":
 		return insidePart(ctx, options, in, out)
 	case "cold":
@@ -157,6 +159,32 @@ func loadPart(ctx context.Context, in io.Reader, out io.Writer) error {
 		res, err := run.Measure(ctx, m)
 		if err != nil {
 			return err
+		}
+		if err := answers.Encode(res); err != nil {
+			return err
+		}
+	}
+}
+
+// floodPart reads a plan, then attacks, and answers each with its result, until in
+// ends.
+func floodPart(ctx context.Context, in io.Reader, out io.Writer) error {
+	lines, answers := json.NewDecoder(in), json.NewEncoder(out)
+	var plan traffic.FloodPlan
+	if err := lines.Decode(&plan); err != nil {
+		return fmt.Errorf("read the plan: %w", err)
+	}
+	if err := answers.Encode(traffic.FloodResult{}); err != nil {
+		return err
+	}
+	for {
+		var f traffic.Flood
+		if err := lines.Decode(&f); err != nil {
+			os.Exit(0) // in ended
+		}
+		res, err := plan.Run(ctx, f)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.Attack, err)
 		}
 		if err := answers.Encode(res); err != nil {
 			return err

@@ -171,5 +171,7 @@ func Scenarios() []Scenario {
 		stagesAddUp(),
 		stagesInPlace(),
 		soak(),
+		floods(false),
+		floods(true),
 	}
 }

@@ -236,7 +236,7 @@ func (callTunnels) Request(t *turn.Turn, s *h2.Stream, _ []h2.Field, end bool) {
 	e := &callTunnel{}
 	s.Handle(e)
 	s.SendHeaders(t, statusOK, end)
-	e.engine = h2.NewConn(s, calls{}, h2.Options{MaxStreams: manyStreams})
+	e.engine = h2.NewConn(s, calls{}, endOptions)
 	e.engine.Start(t)
 }
 func (callTunnels) GoneAway(*turn.Turn, uint32, uint32, string) {}

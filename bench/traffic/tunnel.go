@@ -20,6 +20,10 @@ const (
 	manyStreams = 4096
 )
 
+// endOptions are those of an answering end. It bears what clients give up, as node
+// tunnels do: the proxy before it is what is measured.
+var endOptions = h2.Options{MaxStreams: manyStreams, Limits: h2.Limits{Resets: 1 << 30, Strays: 1 << 30}}
+
 // ServeTunnels accepts mesh connections on l until l is closed. It is a node
 // tunnel and the application behind it in one: requests are answered inside
 // the CONNECT streams.
@@ -47,7 +51,7 @@ func serveMesh(ctx context.Context, nc net.Conn, config *tls.Config, h h2.ConnHa
 	if err != nil {
 		return // the proxy's side says why
 	}
-	engine := h2.NewConn(c, h, h2.Options{MaxStreams: manyStreams})
+	engine := h2.NewConn(c, h, endOptions)
 	c.Run(engine.Start)
 	c.Serve(engine)
 }

@@ -1,0 +1,184 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/bench/account"
+	"github.com/sandwich-mesh/sandwich/bench/traffic"
+)
+
+// floods attacks the proxy with frames that nobody sends in good faith: each is to
+// be ended soon, or held at little memory, to cost the proxy little more than the
+// attacker, and to leave a neighbour alone.
+func floods(inner bool) Scenario {
+	where := "mesh"
+	if inner {
+		where = "inner"
+	}
+	name := func(what string) string { return "flood-" + where + "-" + what }
+	bars := []Bar{
+		{Name: name("ended-within"), Unit: "ms", Most: 100},
+		{Name: name("cpu-vs-attacker"), Most: 10},
+		{Name: name("neighbour-p99"), Most: 2},
+		{Name: name("memory"), Unit: "MiB", Most: 8},
+	}
+	return Scenario{
+		Bars: bars,
+		Run: func(ctx context.Context, r *Rig, f Figures) error {
+			var all []flooded
+			for _, a := range traffic.Attacks() {
+				if o := os.Getenv("FLOOD_ONLY"); o != "" && o != a.Name {
+					continue
+				}
+				one, err := r.flooded(ctx, a, inner)
+				if err != nil {
+					return fmt.Errorf("%s: %w", a.Name, err)
+				}
+				all = append(all, *one)
+				r.Clear()
+			}
+			for i, of := range []func(*flooded) float64{(*flooded).ended, (*flooded).cost, (*flooded).neighbour, (*flooded).memory} {
+				f[bars[i].Name] = worst(all, of)
+			}
+			return nil
+		},
+	}
+}
+
+// A flooded is what came of one attack.
+type flooded struct {
+	attack string
+	result traffic.FloodResult
+	p99    Spread
+	grown  int64 // bytes of memory
+	held   bool  // it was not to be ended
+}
+
+// ended is when the server ended the attack. If it never did, that is as long as the
+// attack went on.
+func (f *flooded) ended() float64 {
+	if !f.held && f.result.Ended < f.result.Conns {
+		return traffic.FloodTime.Seconds() * 1000
+	}
+	return f.result.Worst.Seconds() * 1000
+}
+
+func (f *flooded) cost() float64      { return float64(f.result.CPU) / float64(f.result.Own) }
+func (f *flooded) neighbour() float64 { return f.p99.Median }
+func (f *flooded) memory() float64    { return float64(f.grown) / (1 << 20) }
+
+// worst is the figure of the attack that came out worst, and says which.
+func worst(all []flooded, of func(*flooded) float64) Figure {
+	var v float64
+	var each []string
+	for i := range all {
+		one := of(&all[i])
+		v = max(v, one)
+		each = append(each, fmt.Sprintf("%s %.2f", all[i].attack, one))
+	}
+	return Figure{Spread: Spread{v, v, v}, Note: strings.Join(each, ", ")}
+}
+
+// flooded makes one attack on a proxy of its own.
+func (r *Rig) flooded(ctx context.Context, a traffic.Attack, inner bool) (*flooded, error) {
+	end, err := r.Part("tunnel", loadCPU, PartOptions{Certs: r.certs["echo"]})
+	if err != nil {
+		return nil, err
+	}
+	way, err := r.waypoint(ctx, proxyCPU, upstream{Tunnel: end.Addr})
+	if err != nil {
+		return nil, err
+	}
+	neighbour, err := r.Load(ctx, way.hbone, r.meshPlan(1, small(8)))
+	if err != nil {
+		return nil, err
+	}
+	defer neighbour.End()
+	flooder, err := r.flooder(ctx, way.hbone)
+	if err != nil {
+		return nil, err
+	}
+	defer flooder.End()
+	one := &flooded{attack: a.Name, held: a.Limit == 0}
+	if _, err := neighbour.Measure(ctx, traffic.Measure{Warm: slice, For: 3 * slice}); err != nil {
+		return nil, err
+	}
+	order := traffic.Flood{Attack: a.Name, Inner: inner, For: 5 * slice, Apart: true}
+	if one.grown, err = peak(ctx, way.hbone, func() error {
+		return flooder.ask(ctx, order, &one.result, order.For+startTime)
+	}); err != nil {
+		return nil, err
+	}
+	order.Apart, order.Pause, order.Pace = false, 10*time.Millisecond, time.Millisecond
+	if one.p99, err = r.besides(ctx, neighbour, flooder, order); err != nil {
+		return nil, err
+	}
+	res := &one.result
+	per := func(d time.Duration) time.Duration { return (d / time.Duration(res.Conns)).Round(time.Microsecond) }
+	r.logf("  %-20s %4d of %4d ended, after %8v (worst %8v), %6d frames each; CPU %8v vs %8v (%.2f), of them after the handshake %8v vs %8v (%.2f); neighbour's p99 %.2f; %+.2f MiB; %s",
+		a.Name, res.Ended, res.Conns, res.Median.Round(time.Microsecond), res.Worst.Round(time.Microsecond), res.Units/int64(res.Conns),
+		per(res.CPU), per(res.Own), one.cost(), per(res.CPUApart), per(res.OwnApart), float64(res.CPUApart)/float64(res.OwnApart), one.p99.Median, one.memory(), res.Why)
+	return one, nil
+}
+
+// besides compares a neighbour's p99 under attack with that at peace, slice by
+// slice.
+func (r *Rig) besides(ctx context.Context, neighbour *Session, flooder *talk, order traffic.Flood) (Spread, error) {
+	var got [2][]*traffic.Result
+	for range max(2, r.Rounds) {
+		for i := range got {
+			var res traffic.FloodResult
+			attack := make(chan error, 1)
+			if i == 1 {
+				order.For = 3 * slice
+				go func() { attack <- flooder.ask(ctx, order, &res, order.For+startTime) }()
+			} else {
+				attack <- nil
+			}
+			m, err := neighbour.Measure(ctx, traffic.Measure{Warm: sliceWarm, For: 2 * slice})
+			if err2 := <-attack; err == nil {
+				err = err2
+			}
+			if err != nil {
+				return Spread{}, err
+			}
+			got[i] = append(got[i], m)
+		}
+	}
+	return r.ratios(got, p99), nil
+}
+
+// peak says how much more memory a process had at most while do went on.
+func peak(ctx context.Context, p *Process, do func() error) (grown int64, err error) {
+	before, err := account.Resident(p.PID())
+	if err != nil {
+		return 0, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	done := make(chan int64)
+	go func() {
+		var most int64
+		for ctx.Err() == nil {
+			if now, err := account.Resident(p.PID()); err == nil {
+				most = max(most, now)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+		done <- most
+	}()
+	err = do()
+	stop()
+	return <-done - before, err
+}
+
+// flooder starts a process that attacks p.
+func (r *Rig) flooder(ctx context.Context, p *Process) (*talk, error) {
+	return r.talk(ctx, loadCPU, "flood", p, traffic.FloodPlan{Addr: p.Addr, To: vip, Certs: r.certs["curl"], PID: p.PID()})
+}
