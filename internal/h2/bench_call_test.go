@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 
@@ -66,5 +67,23 @@ func BenchmarkCall(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		once(p)
+	}
+}
+
+// BenchmarkBomb is a head of 16 KB that names an entry of 4 KB with each byte.
+func BenchmarkBomb(b *testing.B) {
+	var d decoder
+	d.max = tableSize
+	field := append([]byte{0x40, 1, 'x', 0x7f, 0xa1, 0x1e}, make([]byte, 4000)...)
+	if err := d.decode(field, 100, 64<<10); err != nil {
+		b.Fatal(err)
+	}
+	d.release()
+	bomb := bytes.Repeat([]byte{0xbe}, 16_000)
+	for b.Loop() {
+		if err := d.decode(bomb, 100, 64<<10); err != nil {
+			b.Fatal(err)
+		}
+		d.release()
 	}
 }

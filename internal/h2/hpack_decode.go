@@ -66,9 +66,20 @@ func (d *decoder) decode(p []byte, maxFields int, maxSize uint32) error {
 		}
 		if d.quiet {
 			d.bytes = d.bytes[:0]
+			p = d.skip(p)
 		}
 	}
 	return nil
+}
+
+// skip passes over fields that are in a table, which change nothing: a head that is
+// too large may name one entry thousands of times. BenchmarkBomb.
+func (d *decoder) skip(p []byte) []byte {
+	end := byte(min(len(static)+d.n, 0x7f)) // what one byte can name
+	for len(p) > 0 && p[0] > 0x80 && p[0]&0x7f < end {
+		p = p[1:]
+	}
+	return p
 }
 
 // next takes one representation (section 6), n bytes long.

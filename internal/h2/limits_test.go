@@ -427,6 +427,21 @@ func TestHeadLimits(t *testing.T) {
 		if got := len(tc.c.in.head.fields); got > 20 {
 			t.Errorf("%d fields were taken, want no more than 64 KiB of them", got)
 		}
+		// What is passed over is looked at all the same.
+		for _, bad := range []string{"\x80", "\xc0", "\xfe", "\xff\x7f"} {
+			tc := newServer(t, Options{})
+			tc.writeBlock(1, true, append(tc.block(append(slices.Clone(getFields), "x: "+strings.Repeat("v", 4000))...), strings.Repeat("\xbe", 1000)+bad...))
+			tc.wantConnError(CodeCompression)
+		}
+		// And the table stays in step.
+		tc = newServer(t, Options{})
+		block = tc.block(append(slices.Clone(getFields), "x: "+strings.Repeat("v", 3000))...)
+		block = append(block, strings.Repeat("\xbe", 1000)...)
+		tc.writeBlock(1, true, append(block, tc.block("y: z")...))
+		tc.feed()
+		tc.wantHeaders(1, true, ":status: 431")
+		tc.writeHeaders(3, true, append(slices.Clone(getFields), "y: z")...)
+		tc.wantEvents("request 3 :method=GET :scheme=http :path=/ :authority=a y=z end")
 	})
 	t.Run("rubbish", func(t *testing.T) {
 		tc := newServer(t, Options{})
