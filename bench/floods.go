@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -31,9 +30,6 @@ func floods(inner bool) Scenario {
 		Run: func(ctx context.Context, r *Rig, f Figures) error {
 			var all []flooded
 			for _, a := range traffic.Attacks() {
-				if o := os.Getenv("FLOOD_ONLY"); o != "" && o != a.Name {
-					continue
-				}
 				one, err := r.flooded(ctx, a, inner)
 				if err != nil {
 					return fmt.Errorf("%s: %w", a.Name, err)
