@@ -33,7 +33,7 @@ func meshOptions(client bool) h2.Options {
 		Client:        client,
 		MaxStreams:    1000,
 		StreamWindow:  256 << 10,
-		FirstWindow:   64 << 10,
+		FirstWindow:   48 << 10,
 		ConnWindow:    4 << 20,
 		MaxFrameSize:  64 << 10,
 		MaxHeaderList: 64 << 10,
@@ -67,7 +67,7 @@ func newServerConn(s *Server, w *wire.Conn, nc net.Conn) (*serverConn, error) {
 	c := &serverConn{w: w, server: s, nc: nc, cert: p}
 	c.peer = peer.Info{How: peer.HBONE, ID: p.ID, Source: addrOf(nc.RemoteAddr()), Local: addrOf(nc.LocalAddr())}
 	o := meshOptions(false)
-	o.Counters = &s.stats.HTTP2
+	o.Counters, o.Tight = &s.stats.HTTP2, s.Tight
 	c.Conn = h2.NewConn(w, c, o)
 	return c, nil
 }

@@ -15,6 +15,8 @@ var (
 	ErrLater = errors.New("answered later")
 	// ErrOverCap refuses a connection beyond the connection cap.
 	ErrOverCap = errors.New("connection cap reached")
+	// ErrOverMemory refuses or ends a connection because memory is short.
+	ErrOverMemory = errors.New("memory is short")
 )
 
 // A Refusal is a far end's answer to CONNECT other than 200, or ours to give.

@@ -189,7 +189,7 @@ func (g *group) handshake() (*clientConn, error) {
 	}
 	c := &clientConn{w: w, g: g, cert: p, trusted: trusted, leaveAt: leaveAt(p, trusted, time.Now())}
 	o := meshOptions(true)
-	o.Counters = &g.pool.stats.HTTP2
+	o.Counters, o.Tight = &g.pool.stats.HTTP2, g.pool.Tight
 	c.Conn = h2.NewConn(w, c, o)
 	return c, nil
 }

@@ -90,6 +90,8 @@ type PoolOptions struct {
 	// Certificates prove who we are, and whom we trust. Without them only plain
 	// destinations can be opened.
 	Certificates *Certificates
+	// Tight, if not nil, says that memory is short and windows are to be small.
+	Tight *atomic.Bool
 	// Wire says how connections are driven; ticks are needed.
 	Wire wire.Options
 	// Dial replaces the dialler, in tests.

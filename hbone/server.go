@@ -66,6 +66,9 @@ type ServerOptions struct {
 	// MaxConns is the cap on connections, those that still shake hands
 	// included; 0 means none.
 	MaxConns int
+	// Tight says that memory is short and windows are to be small, Full that nobody
+	// new is to come in. Both may be nil.
+	Tight, Full *atomic.Bool
 	// Wire says how connections are driven; ticks are needed.
 	Wire wire.Options
 	// OnFault hears of each connection that was refused or broke a rule.
@@ -79,6 +82,9 @@ type ServerStats struct {
 	Tunnels       atomic.Int64 // tunnels opened
 	Refused       atomic.Int64 // tunnels refused
 	OverCap       atomic.Int64 // connections closed at the cap
+	OverMemory    atomic.Int64 // connections refused because memory is short
+	SentAway      atomic.Int64 // …asked to go elsewhere because they held most of it
+	CutForMemory  atomic.Int64 // …and cut
 	Untrusted     atomic.Int64 // PROXY connections from where none may come
 	BadHeaders    atomic.Int64 // PROXY headers malformed, cut short or late
 	BadHandshakes atomic.Int64 // TLS handshakes that failed
@@ -191,6 +197,9 @@ func (s *Server) admit(nc net.Conn) error {
 	case s.MaxConns > 0 && len(s.conns) >= s.MaxConns:
 		s.stats.OverCap.Add(1)
 		return fmt.Errorf("%w: %d connections", ErrOverCap, s.MaxConns)
+	case s.Full != nil && s.Full.Load():
+		s.stats.OverMemory.Add(1)
+		return ErrOverMemory
 	}
 	s.conns[nc] = new(accepted)
 	s.stats.Conns.Add(1)

@@ -165,8 +165,8 @@ func TestSettings(t *testing.T) {
 		t.Fatalf("got %v, want the connection's window", f)
 	}
 	conn := f.Increment + 65535
-	if stream != 64<<10 || conn != 4<<20 {
-		t.Errorf("windows %d and %d, want 64 KiB a stream to begin with and 4 MiB a connection", stream, conn)
+	if stream != 48<<10 || conn != 4<<20 {
+		t.Errorf("windows %d and %d, want 48 KiB a stream to begin with and 4 MiB a connection", stream, conn)
 	}
 	for _, set := range tc.set {
 		if set.ID == http2.SettingEnableConnectProtocol {

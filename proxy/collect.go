@@ -7,6 +7,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/buf"
 	"github.com/sandwich-mesh/sandwich/internal/h2"
+	"github.com/sandwich-mesh/sandwich/internal/memory"
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/sniff"
@@ -33,6 +34,9 @@ var counters = []figure{
 	{"waypoint_impossible_events_total", "Events that a request's state forbids: bugs.", load(func(p *Proxy) *atomic.Int64 { return &p.stats.Impossible })},
 	{"waypoint_connections_accepted_total", "Clients' transport connections.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().Accepted })},
 	{"waypoint_connections_over_cap_total", "Connections closed because there were too many.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().OverCap })},
+	{"waypoint_connections_over_memory_total", "Connections refused because memory is short.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().OverMemory })},
+	{"waypoint_connections_sent_away_total", "Connections asked to go elsewhere because memory is short and they held most.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().SentAway })},
+	{"waypoint_connections_cut_for_memory_total", "Connections cut because memory is short and they held most.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().CutForMemory })},
 	{"waypoint_accept_errors_total", "Errors of accept itself, such as no descriptors.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().AcceptErrors })},
 	{"waypoint_tunnels_total", "Tunnels that clients opened.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().Tunnels })},
 	{"waypoint_tunnels_refused_total", "Tunnels that were refused.", load(func(p *Proxy) *atomic.Int64 { return &p.ServerStats().Refused })},
@@ -80,6 +84,9 @@ var gauges = []figure{
 	{"waypoint_pool_connections", "Mesh connections to node tunnels now.", load(func(p *Proxy) *atomic.Int64 { return &p.pool.Stats().Conns })},
 	{"waypoint_workers_queued", "Filters that wait for a goroutine to work on.", func(p *Proxy) int64 { return p.workers.queued.Load() }},
 	{"waypoint_replay_bytes", "Request bytes kept for another attempt.", func(p *Proxy) int64 { return p.replay.Load() }},
+	{"waypoint_memory_limit_bytes", "Memory that this process may have; 0 for no limit.", func(p *Proxy) int64 { return int64(p.MemoryLimit) }},
+	{"waypoint_memory_use_bytes", "Memory in use behind a collection, and the kernel's for sockets, as the ladder last saw it.", func(p *Proxy) int64 { return int64(p.pressure.use.Load()) }},
+	{"waypoint_memory_step", "How short memory is: 0 calm, 1 tight, 2 crowded, 3 full, 4 cut.", func(p *Proxy) int64 { return int64(p.pressure.step.Load()) }},
 	{"waypoint_buffers_lent", "Buffers in use.", func(*Proxy) int64 { return buf.Outstanding() }},
 	{"waypoint_warming_up", "What filters ask to wait for, and is not finished.", func(p *Proxy) int64 { return int64(len(p.env.Warming.Pending())) }},
 	{"waypoint_draining", "1 while this proxy shuts down.", func(p *Proxy) int64 {
@@ -116,6 +123,13 @@ func (p *Proxy) Collect(f func(*metrics.Series)) {
 				Labels: []metrics.Label{{Name: "reason", Value: r.String()}},
 			})
 		}
+	}
+	for s := memory.Tight; s < memory.Steps; s++ {
+		f(&metrics.Series{
+			Name: "waypoint_memory_steps_total", Type: metrics.CounterType, Number: float64(p.pressure.reached[s].Load()),
+			Help:   "Times that memory was so short that a step of the ladder was reached.",
+			Labels: []metrics.Label{{Name: "step", Value: s.String()}},
+		})
 	}
 	for of, c := range p.http2Limits {
 		for l := range h2.LimitCount {

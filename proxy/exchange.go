@@ -214,6 +214,10 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 	if lim := &x.p.timeouts; lim.Body > 0 || lim.Stream > 0 {
 		x.watchIdle(t)
 	}
+	if x.p.pressure.full.Load() {
+		x.fail(t, errFull)
+		return
+	}
 	if x.svc == nil {
 		x.fail(t, fault.Wrap(fault.NotOurs, fault.Local, nil))
 		return

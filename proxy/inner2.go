@@ -61,7 +61,7 @@ type hold struct {
 // HTTP/2 from the first byte on. It takes over the pin of b's snapshot.
 func newInner2(t *turn.Turn, p *Proxy, tun hbone.Tunnel, b bound, v sniff.Verdict) *inner2 {
 	in := &inner2{p: p, tun: tun, verdict: v, since: t.Now(), hold: &hold{snap: b.snap, svc: b.svc, source: p.sourceOf(b.snap, tun.Peer())}}
-	in.h2 = h2.NewConn(tun, in, h2.Options{MaxStreams: maxStreams, Courteous: true, ConnectProtocol: true, Counters: &p.stats.HTTP2})
+	in.h2 = h2.NewConn(tun, in, h2.Options{MaxStreams: maxStreams, Courteous: true, ConnectProtocol: true, Counters: &p.stats.HTTP2, Tight: &p.pressure.tight})
 	in.h2.Start(t)
 	p.wheel.Set(&in.timer, in, tickEvery)
 	p.remember(in)

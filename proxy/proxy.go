@@ -11,6 +11,7 @@ import (
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/internal/h2"
+	"github.com/sandwich-mesh/sandwich/internal/memory"
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/internal/refpool"
 	"github.com/sandwich-mesh/sandwich/internal/turn"
@@ -54,6 +55,12 @@ type Options struct {
 	// Loops read for connections; with nil each has a goroutine that does. They
 	// are the caller's to close, after Shutdown.
 	Loops *wire.Loops
+	// MemoryLimit is how many bytes this process may have; 0 for no limit. When
+	// little is left, windows shrink, clients that hold most are asked to go, nobody
+	// new comes in, and at last those that hold most are cut.
+	MemoryLimit uint64
+	// MemoryUse, if not nil, measures in place of internal/memory.
+	MemoryUse func() uint64
 	// Limits of inner HTTP/1 connections; nil for the defaults.
 	Limits *http1.Limits
 	// Timeouts in place of the defaults.
@@ -80,6 +87,8 @@ type Options struct {
 	OnFault func(remote net.Addr, err error)
 	// OnCold hears, once at most, what this proxy became ready without.
 	OnCold func(error)
+	// OnMemory hears of each step up or down that memory takes.
+	OnMemory func(step memory.Step, use uint64)
 	// OnPanic is told of each panic that was caught.
 	OnPanic func(error)
 }
@@ -96,6 +105,7 @@ type Proxy struct {
 	meter    *measure.Meter
 	timeouts Timeouts // with the defaults; 0 is never
 	stats    Stats
+	pressure pressure
 
 	exchanges sync.Pool
 	responses sync.Pool // messages, apart from the exchanges that wait for them
@@ -197,8 +207,10 @@ func New(o Options) *Proxy {
 		MaxConns:       o.MaxConns,
 		Wire:           driven,
 		OnFault:        o.OnFault,
+		Tight:          &p.pressure.tight,
+		Full:           &p.pressure.full,
 	}
-	pool := hbone.PoolOptions{Wire: driven, Dial: o.Dial}
+	pool := hbone.PoolOptions{Wire: driven, Dial: o.Dial, Tight: &p.pressure.tight}
 	if o.Certificates != nil {
 		server.Certificates = o.Certificates
 		pool.Certificates = o.Certificates
@@ -217,6 +229,7 @@ func New(o Options) *Proxy {
 	}
 	p.wheel.Start()
 	go p.sweep()
+	p.startPressure()
 	return p
 }
 

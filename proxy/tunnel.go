@@ -22,6 +22,9 @@ func (p *Proxy) openTunnel(t *turn.Turn, tun hbone.Tunnel) (hbone.TunnelHandler,
 	if p.cutting.Load() {
 		return nil, p.refuse(503, fault.Wrap(fault.Draining, fault.Local, nil))
 	}
+	if p.pressure.full.Load() {
+		return nil, p.refuse(503, errFull)
+	}
 	snap := p.pin()
 	svc, ok := snap.Service(tun.Peer().Destination, tun.Peer().Host)
 	if !ok {

@@ -36,6 +36,7 @@ type serveFlags struct {
 	proxyV1, sandwiched bool
 	tunnelPort          uint16
 	maxConns, loops     int
+	memory              string
 	warmUp              time.Duration
 	life                lifeFlags
 	zone                string
@@ -83,6 +84,7 @@ certificates; a change needs no restart.`,
 	fl.BoolVar(&f.sandwiched, "sandwiched", false, "our own node tunnel wraps what we dial: dial pods as plain TCP")
 	fl.Uint16Var(&f.tunnelPort, "tunnel-port", 15008, "where node tunnels listen on endpoints")
 	fl.IntVar(&f.maxConns, "max-connections", 0, "clients' connections at once; 0 is 45 % of the descriptor limit")
+	fl.StringVar(&f.memory, "memory-limit", "cgroup", "how much memory this process may have, as in 512Mi; cgroup for the limit of its control group, or none")
 	fl.IntVar(&f.loops, "event-loops", 0, "event loops that read connections; 0 is one for each processor, -1 a goroutine for each connection")
 	f.life.add(fl)
 	fl.DurationVar(&f.warmUp, "warm-up", proxy.DefaultWarmUp, "how long filters that fetch or compile something may keep the proxy from being ready, all together; 0 is not at all")
@@ -127,6 +129,7 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 		return err
 	}
 	opts.Metrics = registry
+	opts.OnFault = refusals(slog.New(lv.Handler("connections")), registry.Counter("waypoint_refusals_unlogged_total", "Refused connections that found no line in the log."))
 	ring := f.observe(&opts, alog)
 	p := proxy.New(opts)
 	registry.Collect(metrics.Process{Version: version})
@@ -184,12 +187,16 @@ func (f *serveFlags) options(ctx context.Context, lv *levels.Levels) (o proxy.Op
 		OnCold: func(err error) {
 			requests.Warn("ready, and some routes are not: their filters answer by their fail mode", "error", err)
 		},
-		OnFault: refusals(slog.New(lv.Handler("connections"))),
 		OnPanic: func(err error) { requests.Error("a request crashed; the others go on", "error", err) },
 	}
 	if o.MaxConns == 0 {
 		o.MaxConns = defaultMaxConns()
 	}
+	if o.MemoryLimit, err = memoryLimit(f.memory); err != nil {
+		return o, err
+	}
+	tellCollector(o.MemoryLimit)
+	o.OnMemory = steps(slog.New(lv.Handler("memory")), o.MemoryLimit)
 	if o.Timeouts, err = f.times.timeouts(); err != nil {
 		return o, err
 	}
@@ -209,11 +216,6 @@ func eventLoops(n int, crashed func(error)) (*wire.Loops, error) {
 		return nil, nil
 	}
 	return wire.NewLoops(n, crashed)
-}
-
-// refusals logs connections that were refused.
-func refusals(log *slog.Logger) func(net.Addr, error) {
-	return func(remote net.Addr, err error) { log.Warn("connection refused", "from", remote, "error", err) }
 }
 
 // document applies documents, keeps the last good one over a restart, and logs

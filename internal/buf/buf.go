@@ -18,7 +18,7 @@ const (
 // []byte would be boxed on every Put. BenchmarkPool/boxed: 1 alloc, /array: 0.
 var pool1, pool4, pool16, pool32, pool64, pool128 sync.Pool
 
-// shards count what is lent. A buffer is counted in the shard its address
+// shards count what is lent, how many buffers and above sizeShift how many KiB. A buffer is counted in the shard its address
 // chooses, on Get and on Put alike, so the sum is exact and a goroutine that
 // borrows the same buffer again meets no other. BenchmarkCount.
 var shards [16]struct {
@@ -29,7 +29,7 @@ var shards [16]struct {
 // Get lends an empty buffer with room for at least n bytes.
 func Get(n int) []byte {
 	b := get(n)
-	shardOf(b).Add(1)
+	shardOf(b).Add(counted(b))
 	if Check {
 		lend(b)
 	}
@@ -85,7 +85,7 @@ func Put(b []byte) {
 	if Check {
 		takeBack(b)
 	}
-	shardOf(b).Add(-1)
+	shardOf(b).Add(-counted(b))
 	switch cap(b) {
 	case 1 * KiB:
 		pool1.Put((*[1 * KiB]byte)(b))
@@ -151,7 +151,17 @@ func Shrink(b []byte) []byte {
 }
 
 // Outstanding returns how many buffers are lent and have not come back.
-func Outstanding() int64 {
+func Outstanding() int64 { return outstanding() & (1<<sizeShift - 1) }
+
+// Lent returns how many bytes those buffers have.
+func Lent() int64 { return outstanding() >> sizeShift * KiB }
+
+const sizeShift = 24
+
+// counted is what a buffer adds to its shard.
+func counted(b []byte) int64 { return int64(cap(b))/KiB<<sizeShift + 1 }
+
+func outstanding() int64 {
 	var n int64
 	for i := range shards {
 		n += shards[i].n.Load()

@@ -40,6 +40,29 @@ func TestOutstanding(t *testing.T) {
 	}
 }
 
+// Lent counts what is really in hand, of every class and beyond.
+func TestLent(t *testing.T) {
+	base, count := Lent(), Outstanding()
+	var all [][]byte
+	want := int64(0)
+	for _, n := range []int{1, 1 * KiB, 3 * KiB, 16 * KiB, 20 * KiB, 64 * KiB, 128 * KiB, 1000 * KiB} {
+		for range 100 {
+			b := Get(n)
+			want += int64(cap(b))
+			all = append(all, b)
+		}
+	}
+	if got := Lent() - base; got != want || Outstanding()-count != int64(len(all)) {
+		t.Errorf("%d bytes are lent in %d buffers, want %d in %d", got, Outstanding()-count, want, len(all))
+	}
+	for _, b := range all {
+		Put(b)
+	}
+	if Lent() != base || Outstanding() != count {
+		t.Errorf("%d bytes are lent in %d buffers, want none", Lent()-base, Outstanding()-count)
+	}
+}
+
 func TestOutstandingAcrossGoroutines(t *testing.T) {
 	base := Outstanding()
 	ch := make(chan []byte)

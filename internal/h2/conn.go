@@ -46,7 +46,7 @@ type Options struct {
 	// FirstWindow is what a stream's window begins with. It grows to StreamWindow
 	// as bytes are done with, so that who does not read holds little. Half of it
 	// should be more than turn.LowMark, up to which those who return credit as
-	// bytes leave hear nothing. 0 is 64 KiB, or StreamWindow if that is less.
+	// bytes leave hear nothing. 0 is 48 KiB, or StreamWindow if that is less.
 	FirstWindow int32
 	// Tight, if not nil, says that memory is short: windows do not grow, and
 	// those that have go back to FirstWindow.
@@ -78,7 +78,7 @@ func (o *Options) fill() {
 		o.StreamWindow = 256 << 10
 	}
 	if o.FirstWindow <= 0 {
-		o.FirstWindow = leastShare
+		o.FirstWindow = 48 << 10
 	}
 	o.FirstWindow = min(o.FirstWindow, o.StreamWindow)
 	if o.ConnWindow <= 0 {

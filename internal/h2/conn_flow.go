@@ -94,3 +94,15 @@ func (c *Conn) ready(t *turn.Turn, s *Stream) {
 		c.mark(t)
 	}
 }
+
+// Held returns how many bytes the connection holds for its peer: what it has not
+// read, and what it has sent and nobody has done with yet.
+func (c *Conn) Held() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := len(c.out) + c.sinkHeld
+	for s := range c.streams.all() {
+		n += s.queued + int(max(0, s.recvMost-s.recvWin-s.recvOwed))
+	}
+	return n
+}

@@ -94,7 +94,7 @@ func TestWindowChangesBySettings(t *testing.T) {
 // What is received is credited to the connection at once and to the stream when
 // it is consumed, both at half a window.
 func TestCredit(t *testing.T) {
-	tc := newServer(t, Options{StreamWindow: 64 << 10, ConnWindow: 128 << 10})
+	tc := newServer(t, Options{StreamWindow: 64 << 10, FirstWindow: 64 << 10, ConnWindow: 128 << 10})
 	tc.onData = func(*Stream, []byte) {}
 	s := tc.serve(1)
 	half := strings.Repeat("x", 16<<10)
@@ -120,7 +120,7 @@ func TestCredit(t *testing.T) {
 func TestReceiveWindows(t *testing.T) {
 	full := strings.Repeat("x", 16<<10)
 	t.Run("stream", func(t *testing.T) {
-		tc := newServer(t, Options{StreamWindow: 64 << 10})
+		tc := newServer(t, Options{StreamWindow: 64 << 10, FirstWindow: 64 << 10})
 		tc.onData = func(*Stream, []byte) {}
 		tc.serve(1)
 		for range 4 {
@@ -131,7 +131,7 @@ func TestReceiveWindows(t *testing.T) {
 		tc.wantStreamError(1, CodeFlowControl)
 	})
 	t.Run("stream, padding counts", func(t *testing.T) {
-		tc := newServer(t, Options{StreamWindow: 64 << 10})
+		tc := newServer(t, Options{StreamWindow: 64 << 10, FirstWindow: 64 << 10})
 		tc.onData = func(*Stream, []byte) {}
 		tc.serve(1)
 		for range 3 {
@@ -142,7 +142,7 @@ func TestReceiveWindows(t *testing.T) {
 		tc.wantStreamError(1, CodeFlowControl)
 	})
 	t.Run("padding is consumed by nobody", func(t *testing.T) {
-		tc := newServer(t, Options{StreamWindow: 64 << 10})
+		tc := newServer(t, Options{StreamWindow: 64 << 10, FirstWindow: 64 << 10})
 		tc.serve(1)
 		for range 1000 {
 			tc.fw.WriteDataPadded(1, false, []byte("x"), make([]byte, 255))

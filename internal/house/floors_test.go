@@ -20,7 +20,7 @@ var floors = []struct {
 }{
 	{-1, "internal/turn"}, // the ground that floor 0 stands on
 	{0, "proxy/config proxy/fault hbone/peer wasm/abi"},
-	{0, "internal/buf internal/wheel internal/handover internal/refpool internal/metrics internal/levels"},
+	{0, "internal/buf internal/wheel internal/handover internal/refpool internal/metrics internal/levels internal/memory"},
 	{0, "internal/devca internal/testnet internal/needs"},
 	{1, "proxy/message proxy/sniff internal/wire internal/h2 hbone/proxyproto wasm/rewrite wasm/fetch"},
 	{2, "hbone proxy/http1 proxy/http2"},

@@ -133,7 +133,7 @@ func (e *Endpoint) grow2(t *turn.Turn, most int, k *call2) bool {
 		return false
 	}
 	c.tun = e.pool.Open(t, e.dest, c)
-	c.h2 = h2.NewConn(c.tun, c, h2.Options{Client: true, MaxStreams: maxStreams2, Courteous: true, Counters: &e.pool.Stats().Inner})
+	c.h2 = h2.NewConn(c.tun, c, h2.Options{Client: true, MaxStreams: maxStreams2, Courteous: true, Counters: &e.pool.Stats().Inner, Tight: e.pool.Tight})
 	if k != nil && c.h2.Reserve(maxStreams2) {
 		c.give(k)
 	}
