@@ -19,7 +19,8 @@ import (
 const refusalLines = 10
 
 // refusals logs connections that were refused, and counts those that find no line.
-func refusals(log *slog.Logger, unlogged *metrics.Counter) func(net.Addr, error) {
+func refusals(log *slog.Logger, r *metrics.Registry) func(net.Addr, error) {
+	unlogged := r.Counter("waypoint_refusals_unlogged_total", "Refused connections that found no line in the log.")
 	var mu sync.Mutex
 	var began time.Time
 	var lines, more int

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -151,6 +152,7 @@ func everyMetric(t *testing.T) map[string]metrics.Series {
 	l := accesslog.New(accesslog.Options{Writer: io.Discard, Metrics: reg})
 	t.Cleanup(func() { l.Close(t.Context()) })
 	reg.Collect(metrics.Process{Version: "v"})
+	refusals(slog.New(slog.DiscardHandler), reg)
 	counts := filters.Kind{Name: "counts", New: func(b *filters.Builder, _ filters.Spec) (filters.Filter, error) {
 		b.Counter("NAME")
 		return quiet{}, nil

@@ -129,7 +129,7 @@ func (f *serveFlags) run(ctx context.Context, lv *levels.Levels, stdout io.Write
 		return err
 	}
 	opts.Metrics = registry
-	opts.OnFault = refusals(slog.New(lv.Handler("connections")), registry.Counter("waypoint_refusals_unlogged_total", "Refused connections that found no line in the log."))
+	opts.OnFault = refusals(slog.New(lv.Handler("connections")), registry)
 	ring := f.observe(&opts, alog)
 	p := proxy.New(opts)
 	registry.Collect(metrics.Process{Version: version})
