@@ -38,7 +38,7 @@ func floods(inner bool) Scenario {
 				r.Clear()
 			}
 			for i, of := range []func(*flooded) float64{(*flooded).ended, (*flooded).cost, (*flooded).neighbour, (*flooded).memory} {
-				f[bars[i].Name] = worst(all, of)
+				f[bars[i].Name] = hardest(all, of)
 			}
 			return nil
 		},
@@ -67,8 +67,8 @@ func (f *flooded) cost() float64      { return float64(f.result.CPU) / float64(f
 func (f *flooded) neighbour() float64 { return f.p99.Median }
 func (f *flooded) memory() float64    { return float64(f.grown) / (1 << 20) }
 
-// worst is the figure of the attack that came out worst, and says which.
-func worst(all []flooded, of func(*flooded) float64) Figure {
+// hardest is the figure of the attack that came out worst, and says which.
+func hardest(all []flooded, of func(*flooded) float64) Figure {
 	var v float64
 	var each []string
 	for i := range all {
