@@ -87,6 +87,12 @@ func (c *Certificates) problem(err error) {
 	}
 }
 
+// Valid is nil while a handshake may begin with the current set.
+func (c *Certificates) Valid() error {
+	_, err := c.own()
+	return err
+}
+
 // own returns the current set if a handshake may begin with it. An expired
 // certificate fails closed, here and for both sides.
 func (c *Certificates) own() (*Credentials, error) {

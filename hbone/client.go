@@ -28,7 +28,7 @@ type clientConn struct {
 	leaveAt time.Time        // …and with which it takes no new tunnels
 
 	// Atomic.
-	idleSince atomic.Int64 // Unix seconds; 0 while it carries streams
+	idleSince atomic.Int64 // a turn.Tick; 0 while it carries streams
 	ended     atomic.Bool  // with its peer's certificate
 	draining  atomic.Bool  // no new tunnel; it ends with those that it has
 }
@@ -84,8 +84,8 @@ func (c *clientConn) Tick(t *turn.Turn) {
 	case c.Streams() > 0:
 		c.idleSince.Store(0)
 	case c.idleSince.Load() == 0:
-		c.idleSince.Store(t.Now().Unix())
-	case t.Now().Unix()-c.idleSince.Load() >= int64(c.g.pool.idleTimeout(c.g.key)/time.Second):
+		c.idleSince.Store(int64(t.Tick()))
+	case t.Tick().Sub(turn.Tick(c.idleSince.Load())) >= c.g.pool.idleTimeout(c.g.key):
 		c.retire(t)
 	}
 	c.Conn.Tick(t)

@@ -29,6 +29,8 @@ func (p *Proxy) Prepared() error {
 	switch {
 	case p.Certificates != nil && p.Certificates.Current() == nil:
 		waits = "a certificate"
+	case p.Certificates != nil && p.Certificates.Valid() != nil:
+		waits = "a certificate that is valid: " + p.Certificates.Valid().Error()
 	case !p.Serves():
 		waits = "the first document"
 	default:

@@ -132,6 +132,7 @@ var controls = []struct {
 	{"long file", "sizes", "hbone/x.go", "package hbone\n" + strings.Repeat("\n", maxFile), "601 lines, the limit is 600"},
 	{"long function", "sizes", "hbone/x.go", "package hbone\n\nfunc long() {" + strings.Repeat("\n", maxFunction) + "}\n", "long has 71 lines, the limit is 70"},
 	{"many parameters", "sizes", "hbone/x.go", "package hbone\n\nfunc many(a, b, c, d int, e, f string) {}\n", "6 parameters, the limit is 5"},
+	{"wall clock", "clocks", "hbone/x.go", "package hbone\n\nimport \"time\"\n\nfunc since(t time.Time) int64 { return time.Now().Unix() - t.Unix() }\n", "loses the monotonic clock"},
 	{"init", "globals", "hbone/x.go", "package hbone\n\nfunc init() {}\n", "init: main says"},
 	{"variable assigned", "globals", "proxy/x.go", "package proxy\n\nfunc set() { table = nil }\n", "package variable table changes"},
 	{"variable indexed", "globals", "proxy/x.go", "package proxy\n\nfunc set() { table[0]++ }\n", "package variable table changes"},

@@ -18,6 +18,7 @@ var rules = []struct {
 	{"goroutines", checkGoroutines},
 	{"sleeps", checkSleeps},
 	{"missing", checkMissing},
+	{"clocks", checkClocks},
 	{"names", checkNames},
 	{"words", checkWords},
 	{"pages", checkPages},

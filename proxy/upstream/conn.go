@@ -58,7 +58,7 @@ type conn struct {
 	owed     int                 // response body bytes whose credit has not gone back
 	to       hbone.TunnelHandler // who has the tunnel, if it was moved
 
-	idleSince atomic.Int64 // Unix seconds
+	idleSince atomic.Int64 // a turn.Tick
 }
 
 // lock takes whatever lane the connection is in.
@@ -172,7 +172,7 @@ func (c *conn) retire(t *turn.Turn) {
 func (c *conn) close(t *turn.Turn) {
 	c.state, c.h = over, nil
 	c.codec.Release()
-	c.idleSince.Store(t.Now().Unix())
+	c.idleSince.Store(int64(t.Tick()))
 	c.lane.Store(&c.home)
 	if c.ep.linger(c) {
 		c.tun.CloseWrite(t)
@@ -204,7 +204,7 @@ func (c *conn) Opened(t *turn.Turn) {
 func (c *conn) keep(t *turn.Turn) {
 	home := c.lane.Load() == &c.home // its own lane is held already: nobody wanted it while it opened
 	c.state, c.h = unused, nil
-	c.idleSince.Store(t.Now().Unix())
+	c.idleSince.Store(int64(t.Tick()))
 	c.lane.Store(&c.home) // before it can be found: adopt takes the home lane
 	if c.ep.putIdle(c) {
 		return

@@ -48,7 +48,7 @@ type conn2 struct {
 	state     atomic.Uint32 // opening, serving or over
 	heard     atomic.Uint32 // how often something was received
 	served    atomic.Uint32 // calls
-	idleSince atomic.Int64  // Unix seconds; 0 while it is used
+	idleSince atomic.Int64  // a turn.Tick; 0 while it is used
 	known     atomic.Bool   // the endpoint's SETTINGS have come
 	leaving   atomic.Bool   // it takes no new calls, and ends with those that it has
 
@@ -212,8 +212,8 @@ func (c *conn2) tick(t *turn.Turn, since time.Time) {
 	case !c.h2.Unused():
 		c.idleSince.Store(0)
 	case idle == 0:
-		c.idleSince.Store(t.Now().Unix())
-	case idle < since.Unix():
+		c.idleSince.Store(int64(t.Tick()))
+	case idle < int64(turn.TickOf(since)):
 		c.retire(t)
 	}
 	c.h2.Tick(t)
@@ -316,7 +316,7 @@ func (c *conn2) GoneAway(t *turn.Turn, _, _ uint32, _ string) { c.retire(t) }
 
 // Idle: the last call is over.
 func (c *conn2) Idle(t *turn.Turn) {
-	c.idleSince.Store(t.Now().Unix())
+	c.idleSince.Store(int64(t.Tick()))
 	if hbone.Draining(c.tun) || c.ep.hasLeft() {
 		c.leaving.Store(true)
 	}

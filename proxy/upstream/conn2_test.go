@@ -331,7 +331,7 @@ func TestSweep2(t *testing.T) {
 		if c.leaving.Load() {
 			t.Fatal("it is let go in time")
 		}
-		c.idleSince.Add(-int64(IdleTimeout2/time.Second) - 10)
+		c.idleSince.Add(-int64(IdleTimeout2 + 10*time.Second))
 		x.do(r.e.Sweep)
 		k.want("goaway")
 		k.nc.Close()

@@ -149,7 +149,7 @@ func TestSweep(t *testing.T) {
 			xs[i].want("head 200", "body hello", "end")
 			r.wantCounts(t, 1-i, i+1)
 		}
-		r.e.idle[0].idleSince.Add(-61)
+		r.e.idle[0].idleSince.Add(-int64(61 * time.Second))
 		xs[0].do(r.e.Sweep)
 		r.wantCounts(t, 0, 1)
 		apps[0].wantEnd(true)

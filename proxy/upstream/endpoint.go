@@ -294,7 +294,7 @@ func (e *Endpoint) sweep(t *turn.Turn, unusedSince, closedSince time.Time) {
 // there before a time.
 func takeBefore(list *[]*conn, before time.Time) []*conn {
 	n := 0
-	for n < len(*list) && (*list)[n].idleSince.Load() < before.Unix() {
+	for n < len(*list) && (*list)[n].idleSince.Load() < int64(turn.TickOf(before)) {
 		n++
 	}
 	if n == 0 {
