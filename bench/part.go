@@ -34,6 +34,7 @@ var parts = map[string]part{
 	"echo": func(_ context.Context, l net.Listener, _ PartOptions) error {
 		return traffic.Serve(l)
 	},
+	"known": serveKnown,
 	"relay-byte": func(_ context.Context, l net.Listener, o PartOptions) error {
 		return relay.Byte(l, o.To)
 	},
@@ -96,7 +97,7 @@ func serveMetrics(addr string) error {
 	return nil
 }
 
-// Part runs a part: "load", "pace" and "flood", which read a plan and print results,
+// Part runs a part: "load", "pace", "flood" and "generate", which read a plan and print results,
 // "inside", which is the engine and looks into itself, or one that listens, prints its
 // address and serves. All end when in ends, so a part never outlives who
 // started it.
@@ -108,6 +109,8 @@ func Part(ctx context.Context, name, options string, in io.Reader, out io.Writer
 		return pacePart(ctx, in, out)
 	case "flood":
 		return floodPart(ctx, in, out)
+	case "generate":
+		return generatePart(ctx, in, out)
 	case "inside":
 		return insidePart(ctx, options, in, out)
 	case "cold":

@@ -34,6 +34,7 @@ type book struct {
 	memory               int64
 	done                 int64 // answers within the time
 	elapsed, ownCPU, cpu time.Duration
+	looked               time.Duration // from the first look at processes to the last
 }
 
 // A usage is what a process has used so far.
@@ -99,7 +100,7 @@ func (b *book) point(now int64) error {
 		return err
 	}
 	second := b.collect()
-	secs := time.Duration(now - b.at).Seconds()
+	secs := max(time.Duration(now-b.at), time.Microsecond).Seconds()
 	p := Point{
 		At:     time.Duration(now - b.window.from).Seconds(),
 		Rate:   float64(second.ended) / secs,
@@ -140,16 +141,21 @@ func (b *book) tell(p Point, elapsed time.Duration) {
 	}
 }
 
-// close ends the part that counts.
-func (b *book) close(now int64) error {
+// close ends the part that counts; spent says that all requests have been made,
+// and so that it ended with the last of them.
+func (b *book) close(now int64, spent bool) error {
 	if !b.began {
 		return errNothing
 	}
 	if err := b.lastPoint(now); err != nil {
 		return err
 	}
-	b.elapsed = time.Duration(now - b.window.from)
+	if spent {
+		now = b.total.last
+	}
+	b.elapsed = max(time.Duration(now-b.window.from), time.Microsecond)
 	b.done = b.total.ended
+	b.looked = max(time.Duration(b.at-b.window.from), time.Microsecond)
 	b.ownCPU, b.cpu = b.lastOwn.since(b.own), b.lastTarget.since(b.target)
 	return nil
 }
@@ -163,6 +169,7 @@ func (b *book) lastPoint(now int64) (err error) {
 	b.total.merge(b.collect())
 	var memory int64
 	b.lastOwn, b.lastTarget, memory, err = b.look()
+	b.at = now
 	b.memory = max(b.memory, memory)
 	return err
 }
@@ -205,15 +212,17 @@ func (b *book) result() (*Result, error) {
 }
 
 func (b *book) used(pid int, cpu time.Duration) Usage {
-	return Usage{PID: pid, CPU: cpu, Cores: cpu.Seconds() / b.elapsed.Seconds(), PerRequest: cpu / time.Duration(max(b.done, 1))}
+	return Usage{PID: pid, CPU: cpu, Cores: cpu.Seconds() / b.looked.Seconds(), PerRequest: cpu / time.Duration(max(b.done, 1))}
 }
 
 func (r *Result) summarize(t *record) (err error) {
 	if r.Latency, err = summarize(t.corrected); err != nil {
 		return err
 	}
-	if r.Service, err = summarize(t.service); err != nil {
-		return err
+	if r.Service = r.Latency; !t.closed {
+		if r.Service, err = summarize(t.service); err != nil {
+			return err
+		}
 	}
 	if r.Lag, err = summarize(t.lag); err != nil {
 		return err

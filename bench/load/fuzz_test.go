@@ -363,6 +363,13 @@ func FuzzResponse(f *testing.F) {
 		if !done || err != nil {
 			return
 		}
+		// A head that was seen before says the same as when it was read.
+		r2 := r
+		r2.expect(head)
+		n2, done2, err2 := r2.feed(p)
+		if n2 != n || !done2 || err2 != nil || r2.status != r.status || r2.bytes != r.bytes || r2.close != r.close {
+			t.Fatalf("again: %d %v %v %+v, the first time %d %+v", n2, done2, err2, r2, n, r)
+		}
 		method := "GET"
 		if head {
 			method = "HEAD"

@@ -92,11 +92,13 @@ type outcome struct {
 // A record is what a worker has seen since it was last taken. Its owner is the
 // worker's mutex.
 type record struct {
+	closed                  bool // the loop is: service times are the corrected ones, and kept once
 	corrected, service, lag *hdr.Histogram
 	kinds                   []kindRecord
 	failures                [failures]int64
 	statuses                map[int]int64
 	sent, done, bytes       int64
+	last                    int64 // when a request that counts ended, ns
 	ended                   int64 // answers within the part that counts, whenever their requests began
 	waited                  int64 // requests that found every connection busy
 	lost, refused           int64 // connections: that ended, that could not be made
@@ -109,8 +111,9 @@ type kindRecord struct {
 	failed    int64
 }
 
-func newRecord(kinds int) *record {
-	r := &record{corrected: newHistogram(), service: newHistogram(), lag: newHistogram(),
+func newRecord(s *Spec) *record {
+	kinds := len(s.Mix)
+	r := &record{closed: s.Schedule.Shape == Closed, corrected: newHistogram(), service: newHistogram(), lag: newHistogram(),
 		kinds: make([]kindRecord, kinds), statuses: map[int]int64{}}
 	if kinds > 1 {
 		for i := range r.kinds {
@@ -131,7 +134,7 @@ func (r *record) reset() {
 		}
 		r.kinds[i].done, r.kinds[i].failed = 0, 0
 	}
-	*r = record{corrected: r.corrected, service: r.service, lag: r.lag, kinds: r.kinds, statuses: r.statuses, why: r.why[:0]}
+	*r = record{closed: r.closed, corrected: r.corrected, service: r.service, lag: r.lag, kinds: r.kinds, statuses: r.statuses, why: r.why[:0]}
 }
 
 // maxWhy is how many failures are told in words.
@@ -158,6 +161,7 @@ func (r *record) merge(o *record) {
 	r.sent += o.sent
 	r.done += o.done
 	r.bytes += o.bytes
+	r.last = max(r.last, o.last)
 	r.ended += o.ended
 	r.waited += o.waited
 	r.lost += o.lost
@@ -169,6 +173,7 @@ func (r *record) merge(o *record) {
 // that was waited for in vain counts with the time that it was waited for.
 func (r *record) note(s *slot, now int64, o outcome) {
 	k := &r.kinds[s.kind]
+	r.last = max(r.last, now)
 	if o.status != 0 {
 		r.statuses[o.status]++
 	}
@@ -182,7 +187,9 @@ func (r *record) note(s *slot, now int64, o outcome) {
 		k.done++
 		r.done++
 		r.bytes += o.bytes
-		add(r.service, now-s.sent)
+		if !r.closed {
+			add(r.service, now-s.sent)
+		}
 	}
 	add(r.corrected, now-s.intended)
 	if k.corrected != nil {

@@ -119,7 +119,7 @@ func (r *Run) resolve(ctx context.Context) error {
 func (r *Run) arrange() {
 	s := &r.spec
 	for i := range s.Workers {
-		r.workers = append(r.workers, &worker{run: r, id: i, kinds: newChooser(s.Mix, newRandom(s.Seed+1, i)), rec: newRecord(len(s.Mix))})
+		r.workers = append(r.workers, &worker{run: r, id: i, kinds: newChooser(s.Mix, newRandom(s.Seed+1, i)), rec: newRecord(s)})
 	}
 	var meshes []*mesh
 	for range s.Mesh {
@@ -203,9 +203,9 @@ func (r *Run) Measure(ctx context.Context) (*Result, error) {
 
 func (r *Run) gather(ctx context.Context) (*book, error) {
 	s := &r.spec
-	b := &book{run: r, total: newRecord(len(s.Mix)), second: newRecord(len(s.Mix)), empty: newRecord(len(s.Mix))}
+	b := &book{run: r, total: newRecord(s), second: newRecord(s), empty: newRecord(s)}
 	for i, w := range r.workers {
-		w.swap(newRecord(len(s.Mix)))
+		w.swap(newRecord(s))
 		w.mu.Lock()
 		w.budget, w.paced = 1<<62, false
 		if s.Requests > 0 {
@@ -240,23 +240,26 @@ func (r *Run) gather(ctx context.Context) (*book, error) {
 // work keeps the book until the window is over, or all requests that there may
 // be have been made.
 func (r *Run) work(ctx context.Context, b *book) error {
-	tick := time.NewTicker(look)
-	defer tick.Stop()
 	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
 		now := r.now()
-		for _, w := range r.workers {
-			w.expire(false)
-		}
 		if err := b.keep(now); err != nil {
 			return err
 		}
-		if now >= b.window.end || r.spec.Requests > 0 && r.spent() {
-			return b.close(now)
+		switch {
+		case now >= b.window.end:
+			return b.close(now, false)
+		case r.spec.Requests > 0 && r.spent():
+			return b.close(now, true)
+		}
+		next := min(int64(look), b.window.end-now)
+		if now < b.window.from {
+			next = min(next, b.window.from-now)
+		}
+		if err := sleep(ctx, time.Duration(next)); err != nil {
+			return err
+		}
+		for _, w := range r.workers {
+			w.expire(false)
 		}
 	}
 }
@@ -355,4 +358,4 @@ func Do(ctx context.Context, s Spec, o Options) (*Result, error) {
 	return r.Measure(ctx)
 }
 
-var errNothing = errors.New("no request was made in the time that counts: the rate is too low for it")
+var errNothing = errors.New("no request began in the time that counts: it is too short, or the rate too low")

@@ -55,15 +55,14 @@ type worker struct {
 }
 
 // send puts the next request on a slot. It is locked, and taken.
-func (s *slot) send(t *turn.Turn, intended int64) {
+func (s *slot) send(t *turn.Turn, intended, now int64) {
 	w := s.link.worker
 	if !s.up {
 		w.unsend(s, intended)
 		return
 	}
-	s.busy, s.intended = true, intended
+	s.busy, s.intended, s.sent = true, intended, now
 	s.kind = w.kinds.next()
-	s.sent = w.run.now()
 	if w.run.closed {
 		s.intended = s.sent
 	}
@@ -96,7 +95,7 @@ func (s *slot) done(t *turn.Turn, o outcome, usable bool) {
 	}
 	w.mu.Unlock()
 	if again {
-		s.send(t, intended)
+		s.send(t, intended, now)
 	}
 }
 
@@ -170,7 +169,7 @@ func (w *worker) dispatch(t *turn.Turn, intended int64) {
 	w.take(s, intended, now)
 	w.mu.Unlock()
 	s.Lock()
-	s.send(t, intended)
+	s.send(t, intended, w.run.now()) // whoever held the lane may have kept it for a while
 	s.Unlock()
 }
 
@@ -213,10 +212,11 @@ func (s *slot) admit(t *turn.Turn) {
 		w.mu.Unlock()
 		return
 	}
-	intended, again := w.next(s, w.run.now())
+	now := w.run.now()
+	intended, again := w.next(s, now)
 	w.mu.Unlock()
 	if again {
-		s.send(t, intended)
+		s.send(t, intended, now)
 	}
 }
 
@@ -253,7 +253,7 @@ func (w *worker) kick() {
 			w.take(s, 0, w.run.now())
 			w.mu.Unlock()
 			s.Lock()
-			s.send(&t, 0)
+			s.send(&t, 0, w.run.now())
 			s.Unlock()
 		}
 		t.End()
