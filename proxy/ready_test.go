@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/x509"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/filters"
+	"github.com/sandwich-mesh/sandwich/hbone"
+	"github.com/sandwich-mesh/sandwich/internal/devca"
 	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 )
@@ -201,4 +204,41 @@ func metric(r *metrics.Registry, name string) float64 {
 		}
 	})
 	return found
+}
+
+// TestExpiredIsNotReady: with a certificate that has expired no handshake would
+// begin, so it counts as none; a new one makes the proxy ready again.
+func TestExpiredIsNotReady(t *testing.T) {
+	var certs *hbone.Certificates
+	renew := func(t *testing.T) {
+		ca, err := devca.New("root")
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := ca.Issue([]string{"spiffe://cluster.local/ns/demo/sa/waypoint"}, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Hour) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		creds, err := hbone.ParsePEM(hbone.PEM{Chain: leaf.Chain, Key: leaf.Key, Roots: ca.PEM()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		certs.Set(creds)
+	}
+	o := rigOptions{more: func(o *Options) {
+		certs, _ = hbone.NewCertificates(hbone.CertificatesOptions{})
+		o.Certificates = certs
+	}}
+	inFakeTime(t, o, echo, func(r *rig) {
+		r.listens()
+		r.wantReady("a certificate")
+		renew(r.t)
+		r.wantReady("")
+		<-time.After(time.Hour - time.Second)
+		r.wantReady("")
+		<-time.After(2 * time.Second)
+		r.wantReady("expired at")
+		renew(r.t)
+		r.wantReady("")
+	})
 }

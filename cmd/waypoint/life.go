@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sandwich-mesh/sandwich/internal/handover"
+	"github.com/sandwich-mesh/sandwich/internal/metrics"
 	"github.com/sandwich-mesh/sandwich/proxy"
 	"github.com/sandwich-mesh/sandwich/proxy/config"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
@@ -260,6 +261,8 @@ type keeper struct {
 	log    *slog.Logger
 	report func([]config.Problem)
 
+	unsaved *metrics.Counter
+
 	begun bool // a document was applied; the source's own
 
 	mu   sync.Mutex
@@ -313,6 +316,7 @@ func (k *keeper) save() {
 		return
 	}
 	if err := k.state.Save(k.p.Snapshot().Settled().Config); err != nil {
+		k.unsaved.Add(1)
 		k.log.Error("last good document not saved; a restart would begin with the one before", "error", err)
 	}
 }

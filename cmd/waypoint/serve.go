@@ -235,7 +235,8 @@ func (f *serveFlags) document(p *proxy.Proxy, l *life, log *slog.Logger) (func(*
 	if f.stateDir == "" {
 		return p.Apply, report
 	}
-	l.kept = &keeper{state: config.NewState(f.stateDir), p: p, log: log, report: report, ours: l.before == nil}
+	l.kept = &keeper{state: config.NewState(f.stateDir), p: p, log: log, report: report, ours: l.before == nil,
+		unsaved: p.Metrics.Counter("waypoint_state_unsaved_total", "Times the last good document could not be written to the state directory.")}
 	return l.kept.apply, report
 }
 
