@@ -13,9 +13,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/bench/account"
+	"github.com/sandwich-mesh/sandwich/bench/load"
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
 )
 
@@ -56,6 +58,8 @@ func soak() Scenario {
 	}
 }
 
+func (r *Rig) soakInterval() time.Duration { return max(r.Soak/soakLooks, soakLeast) }
+
 // A soaked process is looked at from outside.
 type soaked struct {
 	proc    *Process
@@ -63,15 +67,15 @@ type soaked struct {
 }
 
 // soak has work done and looks at the processes meanwhile.
-func (r *Rig) soak(ctx context.Context, seen []soaked, work func(context.Context, time.Duration) (int64, error), f Figures) error {
-	interval := max(r.Soak/soakLooks, soakLeast)
+func (r *Rig) soak(ctx context.Context, seen []soaked, work func(context.Context) (int64, error), f Figures) error {
+	interval := r.soakInterval()
 	var samples [3][]float64
 	var done int64
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	began := time.Now()
 	for told := began; time.Since(began) < r.Soak; {
-		n, err := work(ctx, interval)
+		n, err := work(ctx)
 		if err != nil {
 			return fmt.Errorf("after %v: %w", time.Since(began).Round(time.Second), err)
 		}
@@ -160,22 +164,23 @@ func (s soaked) goroutines(ctx context.Context) (float64, error) {
 
 // soakedWaypoints are two of them, for requests and for calls, and their load.
 type soakedWaypoints struct {
-	seen     []soaked
-	sessions []*Session
-	way      *waypoint
-	file     string // the document of way
-	text     string
-	turns    int
+	seen  []soaked
+	loads []*talk
+	step  time.Duration // of load, between two looks
+	way   *waypoint
+	file  string // the document of way
+	text  string
+	turns int
 }
 
 func (w *soakedWaypoints) end() {
-	for _, s := range w.sessions {
-		s.End()
+	for _, t := range w.loads {
+		t.End()
 	}
 }
 
 func (r *Rig) soakedWaypoints(ctx context.Context) (*soakedWaypoints, error) {
-	w := &soakedWaypoints{}
+	w := &soakedWaypoints{step: r.soakInterval() * 3 / 4}
 	for _, kind := range []struct {
 		part string
 		grpc bool
@@ -194,31 +199,50 @@ func (r *Rig) soakedWaypoints(ctx context.Context) (*soakedWaypoints, error) {
 			return w, err
 		}
 		w.seen = append(w.seen, soaked{way.proxy, metrics})
-		plans := []traffic.Plan{r.callsPlan(2, 16)}
-		to := []*Process{way.hbone}
 		if !kind.grpc {
 			w.way, w.file = way, way.document
 			if w.text, err = u.document(); err != nil {
 				return w, err
 			}
-			bulk := traffic.Group{Name: "bulk", Streams: 1, Answer: 1 << 20}
-			upload := traffic.Group{Name: "upload", Streams: 1, Answer: 100, Upload: 1 << 20}
-			plans = []traffic.Plan{r.meshPlan(4, small(16), bulk, upload), proxyPlan(small(8))}
-			to = []*Process{way.hbone, way.proxy}
 		}
-		for i, p := range plans {
-			s, err := r.Load(ctx, to[i], p)
+		for _, spec := range r.soakLoads(way, kind.grpc, w.step) {
+			t, err := r.talk(ctx, loadCPU, "pace", way.proxy, spec)
 			if err != nil {
 				return w, err
 			}
-			w.sessions = append(w.sessions, s)
+			w.loads = append(w.loads, t)
 		}
 	}
 	return w, nil
 }
 
-// work makes each load in turn for a while, about half of the time in all.
-func (w *soakedWaypoints) work(ctx context.Context, interval time.Duration) (n int64, err error) {
+// soakLoads are what is asked of one of the waypoints, at rates that do not change:
+// what a heap takes depends on how fast it is used.
+func (r *Rig) soakLoads(way *waypoint, grpc bool, step time.Duration) []load.Spec {
+	get := func(bytes int64) load.Kind {
+		return load.Kind{
+			Name: strconv.FormatInt(bytes, 10), Path: fmt.Sprintf("%s/items?bytes=%d", routePrefix, bytes), Host: "svc.bench",
+			Fields: []load.Field{{Name: "x-echo", Value: "0000000000000000"}}, Bytes: bytes, Weight: 10,
+		}
+	}
+	bulk, upload := get(256<<10), get(1000)
+	bulk.Weight, upload.Weight = 1, 1
+	upload.Name, upload.Method, upload.Size = "upload", "POST", 256<<10
+	mesh := load.Target{Addr: way.hbone.Addr, Via: load.ViaHBONE, Protocol: load.HTTP1, To: vip, Certs: r.certs["curl"]}
+	two, calls := mesh, mesh
+	two.Protocol, calls.Protocol = load.HTTP2, load.GRPC
+	proxied := load.Target{Addr: way.proxy.Addr, Via: load.ViaProxy, Protocol: load.HTTP1, To: vip, Identities: []string{clientID}}
+	at := func(t load.Target, rate float64, streams int, mix ...load.Kind) load.Spec {
+		return load.Spec{Target: t, Schedule: load.Schedule{Shape: load.Constant, Rate: rate}, Mix: mix, Connections: 8, Streams: streams, Workers: 1, For: step}
+	}
+	if grpc {
+		return []load.Spec{at(calls, 200, 8, load.Kind{Path: traffic.Method, Body: []byte("0123456789abcdef00000400"), Bytes: 1024 + 16})}
+	}
+	return []load.Spec{at(mesh, 300, 1, get(1024), bulk, upload), at(two, 200, 8, get(1024), bulk), at(proxied, 200, 1, get(1024))}
+}
+
+// work makes all loads at once for a step, and some connections.
+func (w *soakedWaypoints) work(ctx context.Context) (n int64, err error) {
 	w.turns++
 	if w.turns%10 == 0 {
 		// A comment alone would be another document too, but another rule is another
@@ -231,20 +255,28 @@ func (w *soakedWaypoints) work(ctx context.Context, interval time.Duration) (n i
 			return 0, err
 		}
 	}
-	each := max(interval/time.Duration(2*len(w.sessions)), 20*time.Millisecond)
-	for _, s := range w.sessions {
-		res, err := s.Measure(ctx, traffic.Measure{For: each})
-		if err != nil {
-			return n, err
-		}
-		n += res.Requests()
+	paces, errs := make([]pace, len(w.loads)), make([]error, len(w.loads))
+	var all sync.WaitGroup
+	for i, t := range w.loads {
+		all.Go(func() { errs[i] = t.ask(ctx, true, &paces[i], w.step+startTime) })
 	}
-	for i := range 20 {
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return 0, err
+	}
+	for i := range paces {
+		if p := &paces[i]; p.Failed > 0 {
+			return n, fmt.Errorf("%d of %d requests failed, first: %v", p.Failed, p.Failed+p.Done, p.Why)
+		}
+		n += paces[i].Done
+	}
+	const comers = 20
+	for i := range comers {
 		if err := comeAndGo(ctx, w.way.proxy.Addr, (w.turns+i)%len(manners)); err != nil {
 			return n, err
 		}
 	}
-	return n + 20, nil
+	return n + comers, nil
 }
 
 // manners are how clients come and go: what they send, and how they end.

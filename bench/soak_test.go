@@ -125,7 +125,7 @@ func TestSoakFindsLeaks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rest := func(context.Context, time.Duration) (int64, error) { return 1, nil }
+			rest := func(context.Context) (int64, error) { return 1, nil }
 			f := Figures{}
 			seen := soaked{p, p.Addr}
 			for n := 0; what == "nothing" && n < 800; n++ { // until the process has found its size, for which a soak of minutes has the time

@@ -54,7 +54,7 @@ func run(ctx context.Context) (ok bool, err error) {
 		waypoint = flag.String("waypoint", "", "the proxy's binary; built from this module if not given")
 		results  = flag.String("results", "", "directory of the last figures; bench/results of this module if not given, - for none")
 		rounds   = flag.Int("rounds", 7, "rounds of each comparison")
-		measure  = flag.Duration("for", defaultTime, "measured time of each variant in a round; with -long, how long each scenario lasts: 20m if not given")
+		measure  = flag.Duration("for", defaultTime, "measured time of each variant in a round; with -long how long the soak lasts, 20m if not given")
 	)
 	flag.Parse()
 	match, err := regexp.Compile(*only)
