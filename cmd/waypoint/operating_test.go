@@ -162,6 +162,7 @@ func everyMetric(t *testing.T) map[string]metrics.Series {
 		Guard: func(b *filters.Builder, _ string) error { return b.Add("counts", "x", filters.NewSpec(nil)) },
 	})
 	t.Cleanup(func() { p.Shutdown(t.Context()) })
+	(&serveFlags{stateDir: t.TempDir()}).document(p, new(life), slog.New(slog.DiscardHandler)) // which counts too
 	const head = "apiVersion: sandwich-mesh.io/v1alpha1\nkind: Waypoint\nmetadata: {name: waypoint, namespace: shop}\n" +
 		"services: [{name: a, addresses: [10.96.0.1], ports: [{port: 80, appProtocol: http}]}]\nhttpRoutes:\n"
 	route := func(name, path string) string {
