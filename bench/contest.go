@@ -276,6 +276,11 @@ const mallocsName = "go_memstats_mallocs_total"
 
 // mallocs scrapes how many objects a Go program has allocated.
 func mallocs(ctx context.Context, addr string) (float64, error) {
+	return scrape(ctx, addr, mallocsName)
+}
+
+// scrape reads the value of a series.
+func scrape(ctx context.Context, addr, series string) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
@@ -291,10 +296,10 @@ func mallocs(ctx context.Context, addr string) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("scrape metrics: %w", err)
 	}
-	_, after, ok := strings.Cut("\n"+string(text), "\n"+mallocsName+" ")
+	_, after, ok := strings.Cut("\n"+string(text), "\n"+series+" ")
 	var n float64
 	if _, err := fmt.Sscan(after, &n); !ok || err != nil {
-		return 0, fmt.Errorf("scrape metrics: there is no %s", mallocsName)
+		return 0, fmt.Errorf("scrape metrics: there is no %s", series)
 	}
 	return n, nil
 }

@@ -176,5 +176,6 @@ func Scenarios() []Scenario {
 		soak(),
 		floods(false),
 		floods(true),
+		memoryLadder(),
 	}
 }

@@ -22,25 +22,33 @@ type holder struct {
 	held int
 }
 
-// Relieve ends up to so many of the connections that hold most: with cut at once,
-// and otherwise by asking the client to go elsewhere, if it has not been asked. It
-// returns how many.
-func (s *Server) Relieve(most int, cut bool) (n int) {
+// SendAway asks up to so many of the clients that hold most to go elsewhere, those
+// that have not been asked, and returns how many.
+func (s *Server) SendAway(most int) (n int) {
 	for _, h := range s.holders() {
 		if n == most || h.held < LeastRelief {
 			break
 		}
-		switch {
-		case cut:
-			s.stats.CutForMemory.Add(1)
-			s.fault(h.nc, fmt.Errorf("%w: it held %d KiB, and is cut", ErrOverMemory, h.held>>10))
-			h.w.Run(func(t *turn.Turn) { h.w.Abort(t, CodeCancel) })
-		case h.mesh != nil && !h.mesh.Draining():
+		if h.mesh != nil && !h.mesh.Draining() {
 			s.stats.SentAway.Add(1)
 			h.mesh.goAway()
-		default:
-			continue
+			n++
 		}
+	}
+	return n
+}
+
+// CutHeaviest cuts the connections that hold most, until so many bytes were held by
+// them, and returns how many.
+func (s *Server) CutHeaviest(bytes int64) (n int) {
+	for _, h := range s.holders() {
+		if bytes <= 0 || h.held < LeastRelief {
+			break
+		}
+		bytes -= int64(h.held)
+		s.stats.CutForMemory.Add(1)
+		s.fault(h.nc, fmt.Errorf("%w: it held %d KiB, and is cut", ErrOverMemory, h.held>>10))
+		h.w.Run(func(t *turn.Turn) { h.w.Abort(t, CodeCancel) })
 		n++
 	}
 	return n

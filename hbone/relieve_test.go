@@ -9,8 +9,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Relieve finds the connection that holds most, asks its client to go, and at last
-// cuts it; others, and who holds little, are left alone.
+// TestRelieve: the connection that holds most is found, its client asked to go, and
+// at last it is cut; others, and who holds little, are left alone.
 func TestRelieve(t *testing.T) {
 	s := newServer(t)
 	addr := s.mesh()
@@ -28,18 +28,21 @@ func TestRelieve(t *testing.T) {
 		return tc
 	}
 	idle, little, much := connect(0), connect(65535+LeastRelief/2), connect(65535+LeastRelief+1)
-	if n := s.Relieve(5, false); n != 1 {
+	if n := s.SendAway(5); n != 1 {
 		t.Errorf("%d connections were asked to go, want the one that holds enough to help", n)
 	}
 	much.wantGoAway(1<<31-1, http2.ErrCodeNo, "")
 	much.wantPing(false)
-	if n := s.Relieve(5, false); n != 0 {
+	if n := s.SendAway(5); n != 0 {
 		t.Errorf("%d connections were asked to go twice", n)
 	}
 	for _, tc := range []*testConn{idle, little} {
 		tc.wantQuiet()
 	}
-	if n := s.Relieve(5, true); n != 1 {
+	if n := s.CutHeaviest(0); n != 0 {
+		t.Errorf("%d connections were cut for nothing", n)
+	}
+	if n := s.CutHeaviest(10 * LeastRelief); n != 1 {
 		t.Errorf("%d connections were cut, want the one that holds enough to help", n)
 	}
 	if f, err := much.fr.ReadFrame(); err == nil {

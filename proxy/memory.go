@@ -10,12 +10,14 @@ import (
 )
 
 const (
-	// lookEvery is how often memory is looked at.
-	lookEvery = 250 * time.Millisecond
-	// sendAway is how many connections are asked to go elsewhere at each look, and
-	// cutOff how many are cut: few, because what they held is free only later.
+	// lookEvery is how often memory is looked at while it is not short, and
+	// glanceEvery how often what buffers hold is: a client with a fast network fills
+	// a small container in less than a look's distance.
+	lookEvery   = 250 * time.Millisecond
+	glanceEvery = 20 * time.Millisecond
+	// sendAway is how many connections are asked to go elsewhere at each look: few,
+	// because what they hold is free only later.
 	sendAway = 4
-	cutOff   = 4
 )
 
 // A pressure is how short memory is, and what is done about it.
@@ -32,6 +34,8 @@ type pressure struct {
 	// Owned by watchMemory.
 	ladder memory.Ladder
 	gauge  func() uint64
+	looked time.Time
+	lent   int64 // then
 }
 
 // startPressure begins to look at memory, if there is a limit.
@@ -51,16 +55,25 @@ func (p *Proxy) startPressure() {
 func (m *pressure) short(use uint64) bool { return use >= m.ladder.Limit/100*memory.TightAt }
 
 func (p *Proxy) watchMemory() {
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(glanceEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-p.stop:
 			return
-		case <-tick.C:
-			p.lookAtMemory()
+		case now := <-tick.C:
+			if m := &p.pressure; m.hurries() || now.Sub(m.looked) >= lookEvery {
+				m.looked, m.lent = now, buf.Lent()
+				p.lookAtMemory()
+			}
 		}
 	}
+}
+
+// hurries reports whether memory is short, or what was lent since the last look may
+// have made it so.
+func (m *pressure) hurries() bool {
+	return m.step.Load() > int32(memory.Calm) || m.short(m.use.Load()+uint64(max(0, buf.Lent()-m.lent)))
 }
 
 // lookAtMemory measures, and does what the step that is reached asks for.
@@ -81,9 +94,9 @@ func (p *Proxy) lookAtMemory() {
 	}
 	switch {
 	case step >= memory.Cut:
-		p.server.Relieve(cutOff, true)
+		p.server.CutHeaviest(int64(use - m.ladder.Limit/100*(memory.CutAt-memory.StepBack)))
 	case step >= memory.Crowded:
-		p.server.Relieve(sendAway, false)
+		p.server.SendAway(sendAway)
 	}
 }
 

@@ -29,9 +29,9 @@ func TestMemoryLadder(t *testing.T) {
 			step   memory.Step
 			refuse bool
 		}{
-			{100, memory.Calm, false}, {600, memory.Tight, false}, {700, memory.Crowded, false},
-			{800, memory.Full, true}, {850, memory.Cut, true}, {740, memory.Full, true},
-			{690, memory.Crowded, false}, {590, memory.Tight, false}, {400, memory.Calm, false},
+			{100, memory.Calm, false}, {500, memory.Tight, false}, {600, memory.Crowded, false},
+			{700, memory.Full, true}, {800, memory.Cut, true}, {690, memory.Full, true},
+			{590, memory.Crowded, false}, {490, memory.Tight, false}, {390, memory.Calm, false},
 		} {
 			use.Store(tt.use)
 			time.Sleep(lookEvery)

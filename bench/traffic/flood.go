@@ -42,6 +42,7 @@ type Flood struct {
 	For    time.Duration // how long
 	Pause  time.Duration // between connections
 	Pace   time.Duration // between writes, of a record each
+	Many   int           // connections at once, that stay; 0 is one behind the other
 	Apart  bool          // CPU time without that of the handshakes is wanted
 }
 
@@ -78,6 +79,9 @@ func (p *FloodPlan) Run(ctx context.Context, o Flood) (*FloodResult, error) {
 		return nil, err
 	}
 	f := &flooding{FloodPlan: p, Flood: o, attack: Attacks()[at], config: config, until: time.Now().Add(o.For)}
+	if o.Many > 0 {
+		return f.many(ctx)
+	}
 	from, err := p.cpu()
 	if err != nil {
 		return nil, err
@@ -96,6 +100,41 @@ func (p *FloodPlan) Run(ctx context.Context, o Flood) (*FloodResult, error) {
 	if len(f.took) > 0 {
 		slices.Sort(f.took)
 		f.res.Median, f.res.Worst = f.took[len(f.took)/2], f.took[len(f.took)-1]
+	}
+	return &f.res, nil
+}
+
+// many attacks on many connections, and keeps them until the time is up. Those
+// that are refused or ended are counted.
+func (f *flooding) many(ctx context.Context) (*FloodResult, error) {
+	var all []*victim
+	defer func() {
+		for _, v := range all {
+			v.nc.Close()
+		}
+	}()
+	for range f.Many {
+		f.res.Conns++
+		v, err := f.open(ctx, f.config, f.Inner, f.attack.deaf)
+		if err != nil {
+			f.res.Ended++
+			f.res.Why = err.Error()
+			continue
+		}
+		all = append(all, v)
+		f.res.Units += int64(v.flood(&f.attack, time.Now(), f.Pace))
+		if err := sleep(ctx, f.Pause); err != nil {
+			return nil, err
+		}
+	}
+	if err := sleep(ctx, time.Until(f.until)); err != nil {
+		return nil, err
+	}
+	for _, v := range all {
+		if v.over() {
+			f.res.Ended++
+			f.res.Why = v.why
+		}
 	}
 	return &f.res, nil
 }

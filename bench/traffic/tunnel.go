@@ -44,6 +44,10 @@ func ServeMesh(ctx context.Context, l net.Listener, config *tls.Config, h h2.Con
 }
 
 func serveMesh(ctx context.Context, nc net.Conn, config *tls.Config, h h2.ConnHandler) {
+	serveMeshWith(ctx, nc, config, h, endOptions)
+}
+
+func serveMeshWith(ctx context.Context, nc net.Conn, config *tls.Config, h h2.ConnHandler, o h2.Options) {
 	c := wire.NewTLS(nc, func(nc net.Conn) *tls.Conn { return tls.Server(nc, config) }, wire.Options{})
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	err := c.Handshake(ctx)
@@ -51,9 +55,20 @@ func serveMesh(ctx context.Context, nc net.Conn, config *tls.Config, h h2.ConnHa
 	if err != nil {
 		return // the proxy's side says why
 	}
-	engine := h2.NewConn(c, h, endOptions)
+	engine := h2.NewConn(c, h, o)
 	c.Run(engine.Start)
-	c.Serve(engine)
+	c.Serve(outspoken{engine})
+}
+
+// An outspoken engine says why it ends a connection, before that ends.
+type outspoken struct{ *h2.Conn }
+
+func (e outspoken) Feed(t *turn.Turn, p []byte) error {
+	err := e.Conn.Feed(t, p)
+	if err != nil {
+		e.Flush(t)
+	}
+	return err
 }
 
 // tunnels accepts every CONNECT.

@@ -22,14 +22,14 @@ func (s Step) String() string {
 // fallen stepBack below where it began, so that what is done about it does not
 // begin and end with each look.
 const (
-	TightAt   = 60
-	CrowdedAt = 70
-	FullAt    = 80
-	CutAt     = 85
+	TightAt   = 50
+	CrowdedAt = 60
+	FullAt    = 70
+	CutAt     = 80
 	StepBack  = 10
 
 	// GoLimitAt is the limit that Go's collector is told, in percent.
-	GoLimitAt = 90
+	GoLimitAt = 85
 )
 
 // begins is never written.

@@ -14,8 +14,8 @@ func TestLadder(t *testing.T) {
 		use  uint64
 		want Step
 	}{
-		{0, Calm}, {599, Calm}, {600, Tight}, {510, Tight}, {499, Calm}, {700, Crowded}, {699, Crowded}, {600, Crowded}, {590, Tight},
-		{800, Full}, {700, Full}, {699, Crowded}, {850, Cut}, {750, Cut}, {749, Full}, {5000, Cut}, {0, Calm}, {2000, Cut},
+		{0, Calm}, {499, Calm}, {500, Tight}, {410, Tight}, {399, Calm}, {600, Crowded}, {599, Crowded}, {500, Crowded}, {490, Tight},
+		{700, Full}, {600, Full}, {599, Crowded}, {800, Cut}, {700, Cut}, {699, Full}, {5000, Cut}, {0, Calm}, {2000, Cut},
 	} {
 		if got := l.Look(tt.use); got != tt.want {
 			t.Errorf("look %d: use of %d is %v, want %v", i, tt.use, got, tt.want)
