@@ -52,7 +52,7 @@ func (r *Rig) Contests(ctx context.Context, works []Work, commit string) (*Compa
 // rest, processes that speak to each other; and for each proxy, starting it and
 // its load, and what goes before the first round.
 const (
-	restTime  = 10 * time.Millisecond
+	restTime  = 30 * time.Millisecond
 	drainTime = 150 * time.Millisecond
 	beginTime = time.Second
 )
@@ -64,7 +64,7 @@ func (r *Rig) Estimate(works []Work) (d time.Duration) {
 			if !who.does(w) {
 				continue
 			}
-			d += beginTime + time.Duration(r.Rounds)*time.Duration(r.slices())*(slice+sliceWarm+restTime)
+			d += beginTime + time.Duration(r.Rounds*contestCut.count(r.For))*(contestCut.slice+restTime)
 			if w.Latency {
 				d += time.Duration(r.Rounds) * (r.latencyTime() + latencyWarm + drainTime)
 			}

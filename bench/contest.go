@@ -203,7 +203,7 @@ func (r *Rig) Contest(ctx context.Context, w Work) (*Contest, error) {
 	if err := idleOfAll(ctx, ran); err != nil {
 		return nil, err
 	}
-	costs, err := r.Compare(ctx, vs)
+	costs, err := r.compare(ctx, vs, contestCut)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +249,7 @@ func (r *Rig) allocsOf(ctx context.Context, e *Entry, plan traffic.Plan) (float6
 		return 0, err
 	}
 	defer s.End()
-	before, err := s.Measure(ctx, traffic.Measure{For: r.For / 4})
+	before, err := s.Measure(ctx, traffic.Measure{For: r.For / 4, Whole: true})
 	if err != nil {
 		return 0, err
 	}
@@ -257,7 +257,7 @@ func (r *Rig) allocsOf(ctx context.Context, e *Entry, plan traffic.Plan) (float6
 	if err != nil {
 		return 0, err
 	}
-	after, err := s.Measure(ctx, traffic.Measure{For: r.For})
+	after, err := s.Measure(ctx, traffic.Measure{For: r.For, Whole: true})
 	if err != nil {
 		return 0, err
 	}

@@ -34,12 +34,35 @@ const (
 	sliceWarm = 30 * time.Millisecond
 )
 
-// slices is how many make a round for one variant.
-func (r *Rig) slices() int { return max(1, int(r.For/slice)) }
+// A cut says how rounds are cut.
+type cut struct {
+	slice, warm time.Duration
+	whole       bool // every request that is begun in a slice is counted in it
+}
+
+var (
+	// barsCut is for those that cost about the same.
+	barsCut = cut{slice: slice, warm: sliceWarm}
+	// contestCut is for those that do not: on a busy machine a request through the
+	// dearest takes as long as a slice, and what stands at its borders would count
+	// for more than what lies between.
+	contestCut = cut{slice: 2 * slice, whole: true}
+)
+
+// count is how many slices make a round for one variant.
+func (c cut) count(round time.Duration) int { return max(1, int(round/c.slice)) }
+
+func (c cut) measure() traffic.Measure {
+	return traffic.Measure{Warm: c.warm, For: c.slice, Whole: c.whole}
+}
 
 // Compare runs rounds in which every variant has its turn, each slice beginning
 // with another one.
 func (r *Rig) Compare(ctx context.Context, variants []Variant) ([]Costs, error) {
+	return r.compare(ctx, variants, barsCut)
+}
+
+func (r *Rig) compare(ctx context.Context, variants []Variant, c cut) ([]Costs, error) {
 	all := make([]Costs, len(variants))
 	sessions := make([]*Session, len(variants))
 	for i, v := range variants {
@@ -56,10 +79,10 @@ func (r *Rig) Compare(ctx context.Context, variants []Variant) ([]Costs, error) 
 	}
 	for round := range r.Rounds {
 		sums := make([]tally, len(variants))
-		for n := range r.slices() {
+		for n := range c.count(r.For) {
 			for i := range variants {
 				at := (n + i) % len(variants)
-				res, err := sessions[at].Measure(ctx, traffic.Measure{Warm: sliceWarm, For: slice})
+				res, err := sessions[at].Measure(ctx, c.measure())
 				if err != nil {
 					return nil, fmt.Errorf("%s, round %d: %w", variants[at].Name, round+1, err)
 				}
@@ -74,7 +97,7 @@ func (r *Rig) Compare(ctx context.Context, variants []Variant) ([]Costs, error) 
 			if err := all[i].hold(v.Proc); err != nil {
 				return nil, err
 			}
-			r.logf("  round %d  %-12s %s", round+1, v.Name, &sums[i])
+			r.logf("  round %d  %-26s %s", round+1, v.Name, &sums[i])
 		}
 	}
 	return all, nil

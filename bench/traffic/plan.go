@@ -59,6 +59,10 @@ type Measure struct {
 	Warm time.Duration // load that is not counted
 	For  time.Duration // load that is
 	Stay bool          // the streams go on afterwards instead of resting
+	// Whole counts from rest to rest, so that every answer that is counted was
+	// asked for in that time and the other way round. There is no load before it.
+	// Where requests take as long as a measurement does, nothing else is exact.
+	Whole bool
 	// Each has every stream ask once, one after the other, and measures nothing:
 	// so that many streams are idle that have been used.
 	Each bool

@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -211,41 +212,86 @@ func (r *Run) Measure(ctx context.Context, m Measure) (*Result, error) {
 	for _, g := range r.groups {
 		g.hist.reset()
 	}
+	var s span
+	var err error
+	if m.Whole {
+		s, err = r.whole(ctx, m)
+	} else {
+		s, err = r.between(ctx, m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	res := &Result{Elapsed: s.end.at.Sub(s.begin.at)}
+	if res.Own, err = account.Between(s.begin.cpu.own, s.end.cpu.own); err != nil {
+		return nil, err
+	}
+	if res.CPU, err = account.Between(s.begin.cpu.watched, s.end.cpu.watched); err != nil {
+		return nil, err
+	}
+	r.fill(res, s.begin.counts, s.end.counts, m.Stay)
+	return res, nil
+}
+
+// A moment is what was used and done up to then.
+type moment struct {
+	at     time.Time
+	cpu    cpuTime
+	counts counts
+}
+
+// A span is from one moment to another.
+type span struct{ begin, end moment }
+
+func (r *Run) moment() (m moment, err error) {
+	m.cpu, err = r.cpu()
+	m.counts, m.at = r.counts(), time.Now()
+	return m, err
+}
+
+// between counts in the middle of load.
+func (r *Run) between(ctx context.Context, m Measure) (s span, err error) {
 	if r.phase.Load() == resting {
 		r.resume()
 	}
-	if err := sleep(ctx, m.Warm); err != nil {
-		return nil, err
+	if err = sleep(ctx, m.Warm); err != nil {
+		return s, err
 	}
-	cpu0, err := r.cpu()
-	if err != nil {
-		return nil, err
+	if s.begin, err = r.moment(); err != nil {
+		return s, err
 	}
-	from, began := r.counts(), time.Now()
 	r.phase.Store(counting)
-	if err := sleep(ctx, m.For); err != nil {
-		return nil, err
+	if err = sleep(ctx, m.For); err != nil {
+		return s, err
 	}
-	to, elapsed := r.counts(), time.Since(began)
-	cpu1, err := r.cpu()
-	if err != nil {
-		return nil, err
+	if s.end, err = r.moment(); err != nil {
+		return s, err
 	}
 	r.phase.Store(warming)
 	if !m.Stay {
-		if err := r.rest(ctx); err != nil {
-			return nil, err
-		}
+		err = r.rest(ctx)
 	}
-	res := &Result{Elapsed: elapsed}
-	if res.Own, err = account.Between(cpu0.own, cpu1.own); err != nil {
-		return nil, err
+	return s, err
+}
+
+// whole counts from rest to rest.
+func (r *Run) whole(ctx context.Context, m Measure) (s span, err error) {
+	if r.phase.Load() != resting || m.Stay || m.Warm > 0 {
+		return s, errors.New("a whole measurement begins and ends at rest")
 	}
-	if res.CPU, err = account.Between(cpu0.watched, cpu1.watched); err != nil {
-		return nil, err
+	if s.begin, err = r.moment(); err != nil {
+		return s, err
 	}
-	r.fill(res, from, to, m.Stay)
-	return res, nil
+	r.resume()
+	r.phase.Store(counting)
+	if err = sleep(ctx, m.For); err != nil {
+		return s, err
+	}
+	if err = r.rest(ctx); err != nil {
+		return s, err
+	}
+	s.end, err = r.moment()
+	return s, err
 }
 
 // each has every stream ask once. They rest before and afterwards.

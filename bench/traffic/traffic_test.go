@@ -102,6 +102,64 @@ func TestRunsRestAndResume(t *testing.T) {
 }
 
 // certs issues files for one identity.
+// TestWhole: every request that is begun is counted, and none else; a server so
+// slow that a measurement ends before its first answer is accounted all the same.
+func TestWhole(t *testing.T) {
+	l := listen(t)
+	go func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer nc.Close()
+				var q question
+				for buf := make([]byte, 4096); ; {
+					n, err := nc.Read(buf)
+					if err != nil {
+						return
+					}
+					_, r, err := q.feed(buf[:n])
+					if err != nil || r == nil {
+						return
+					}
+					<-time.After(60 * time.Millisecond)
+					if r.writeTo(nc) != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	run, err := Start(ctx, &Plan{Addr: l.Addr().String(), Via: ViaPlain, Groups: []Group{{Name: "slow", Streams: 3, Answer: 100}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	// The control: what is counted in the middle misses all of them.
+	res, err := run.Measure(ctx, Measure{For: 20 * time.Millisecond})
+	if err != nil || res.Requests() != 0 || res.Total != 3 {
+		t.Fatalf("in the middle: got %d of %d requests, %v; want none of 3", res.Requests(), res.Total, err)
+	}
+	for n := range int64(2) {
+		res, err := run.Measure(ctx, Measure{For: 20 * time.Millisecond, Whole: true})
+		if err != nil || res.Err() != nil {
+			t.Fatal(err, res.Err())
+		}
+		if res.Requests() != 3 || res.Total != 6+3*n || res.Elapsed < 60*time.Millisecond {
+			t.Errorf("got %d of %d requests in %v, want the 3 that were begun", res.Requests(), res.Total, res.Elapsed)
+		}
+	}
+	for _, m := range []Measure{{For: 1, Whole: true, Stay: true}, {For: 1, Whole: true, Warm: 1}} {
+		if _, err := run.Measure(ctx, m); err == nil {
+			t.Errorf("%+v was measured", m)
+		}
+	}
+}
+
 func certs(t *testing.T) Certs {
 	t.Helper()
 	ca, err := devca.New("test")
