@@ -24,9 +24,13 @@ func (c *Comparison) Text() string {
 			if e.Missing != "" {
 				continue
 			}
-			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title(e), micros(e.CPU), times(e.Ratio), objects(e.Allocs), mebi(e.Idle), mebi(e.Loaded), withRange(e.P50), withRange(e.P99))
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title(e), micros(e.CPU), times(e.Ratio), objects(e.Allocs), mebi(e.Idle), mebi(e.Loaded), added(e.P50), added(e.P99))
 		}
 		t.Flush()
+		if d := w.Direct; d != nil {
+			fmt.Fprintf(&b, "  without a proxy: p50 %.0f (%.0f–%.0f) µs, p99 %.0f (%.0f–%.0f) µs\n",
+				d.P50.Median, d.P50.Low, d.P50.High, d.P99.Median, d.P99.Low, d.P99.High)
+		}
 		for _, e := range w.Entries {
 			if e.Missing != "" {
 				fmt.Fprintf(&b, "  %s: not measured: %s\n", e.Name, e.Missing)
@@ -36,7 +40,8 @@ func (c *Comparison) Text() string {
 	}
 	b.WriteString("CPU: of the proxy's process, a request, median of the rounds. Against: median, and least to most of\n" +
 		"the rounds. Objects: on the heap, a request. MiB: resident, and in brackets what it allocated itself.\n" +
-		fmt.Sprintf("Added: to what the same load takes without a proxy, %.0f requests a second.\n\n", c.Rate))
+		fmt.Sprintf("Added: to what the same load takes without a proxy at %.0f requests a second, the quietest round of\n", c.Rate) +
+		"each, then the median and least to most of the rounds.\n\n")
 	for _, n := range c.notes() {
 		fmt.Fprintf(&b, "%s: %s.\n", n.name, n.text)
 	}
@@ -75,7 +80,7 @@ func (c *Comparison) Markdown() string {
 				if e.P50 == nil || e.P99 == nil {
 					return nothing
 				}
-				return fmt.Sprintf("%.0f / %.0f", e.P50.Median, e.P99.Median)
+				return fmt.Sprintf("%.0f / %.0f", e.P50.Quiet, e.P99.Quiet)
 			}},
 		}
 	})
@@ -158,8 +163,12 @@ func (c *Comparison) where() string {
 	if m.Pinned {
 		pinned = "the proxy on a CPU of its own, load and answers on another"
 	}
-	return fmt.Sprintf("Measured %s at commit %s on %s, %d CPUs, %s %s, %s: %s. %d rounds of %v, interleaved.",
-		c.Date.Format("2006-01-02"), c.Commit, cmp.Or(m.CPU, "an unknown CPU"), m.CPUs, m.OS, m.Kernel, m.Go, pinned, c.Rounds, c.For)
+	busy := ""
+	if slices.ContainsFunc(c.Contests, func(w *Contest) bool { return w.Direct != nil && w.Direct.busy() }) {
+		busy = " The machine was busy with other things: latencies say little."
+	}
+	return fmt.Sprintf("Measured %s at commit %s on %s, %d CPUs, %s %s, %s: %s. %d rounds of %v, interleaved.%s",
+		c.Date.Format("2006-01-02"), c.Commit, cmp.Or(m.CPU, "an unknown CPU"), m.CPUs, m.OS, m.Kernel, m.Go, pinned, c.Rounds, c.For, busy)
 }
 
 func title(e *Entry) string {
@@ -199,11 +208,11 @@ func times(s *Spread) string {
 	return fmt.Sprintf("%s (%s–%s)", digits(s.Median), digits(s.Low), digits(s.High))
 }
 
-func withRange(s *Spread) string {
-	if s == nil {
+func added(a *Added) string {
+	if a == nil {
 		return nothing
 	}
-	return fmt.Sprintf("%.0f (%.0f–%.0f)", s.Median, s.Low, s.High)
+	return fmt.Sprintf("%.0f, %.0f (%.0f–%.0f)", a.Quiet, a.Rounds.Median, a.Rounds.Low, a.Rounds.High)
 }
 
 func objects(v *float64) string {

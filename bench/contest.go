@@ -156,8 +156,8 @@ type Entry struct {
 	Allocs  *float64        `json:"allocs,omitempty"`  // objects a request, where the program tells
 	Idle    *account.Memory `json:"idle,omitempty"`    // before the first request
 	Loaded  *account.Memory `json:"loaded,omitempty"`  // the most at the end of a round
-	P50     *Spread         `json:"p50,omitempty"`     // µs more than without a proxy
-	P99     *Spread         `json:"p99,omitempty"`
+	P50     *Added          `json:"p50,omitempty"`
+	P99     *Added          `json:"p99,omitempty"`
 
 	proc    *Process
 	metrics string
@@ -166,6 +166,7 @@ type Entry struct {
 // A Contest is one work and all who did it.
 type Contest struct {
 	Work
+	Direct  *Direct  `json:"direct,omitempty"` // without a proxy, where latency is measured
 	Entries []*Entry `json:"entries"`
 }
 
@@ -220,7 +221,7 @@ func (r *Rig) Contest(ctx context.Context, w Work) (*Contest, error) {
 		e.Allocs = &n
 	}
 	if w.Latency {
-		err = r.added(ctx, w, end, ran)
+		err = r.added(ctx, c, end, ran)
 	}
 	return c, err
 }

@@ -28,6 +28,9 @@ func TestContest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if c.Direct == nil || c.Direct.P50.Low <= 0 {
+			t.Errorf("%s: without a proxy: %+v", w.Name, c.Direct)
+		}
 		if c.Entries[0].Name != Ours || len(c.Entries) < 3 {
 			t.Fatalf("%s: got %d entries, want ours first and at least two more", w.Name, len(c.Entries))
 		}
@@ -44,7 +47,7 @@ func TestContest(t *testing.T) {
 			if e.Idle.RSS < 1<<20 || e.Loaded.RSS < e.Idle.RSS/2 || e.Loaded.RSS < e.Loaded.Anon {
 				t.Errorf("%s: %s holds %+v idle and %+v loaded", w.Name, e.Name, e.Idle, e.Loaded)
 			}
-			if e.P50 == nil || e.P99 == nil || e.P50.Low < -100_000 || e.P99.High > 10_000_000 {
+			if e.P50 == nil || e.P99 == nil || e.P50.Quiet < -100_000 || e.P99.Rounds.High > 10_000_000 {
 				t.Errorf("%s: %s adds %+v and %+v µs", w.Name, e.Name, e.P50, e.P99)
 			}
 			if tells := e.Name == Ours || e.Name == "Go's libraries"; tells != (e.Allocs != nil) {
@@ -142,7 +145,7 @@ func found() *Comparison {
 			Name: name, Version: "1.2.3", Note: "does less",
 			CPU: &Spread{10 * ratio, 9 * ratio, 11 * ratio}, Ratio: &Spread{ratio, ratio, ratio * 1.1},
 			Idle: &account.Memory{RSS: 20 << 20, Anon: 5 << 20}, Loaded: &account.Memory{RSS: 30 << 20, Anon: 15 << 20},
-			P50: &Spread{100, 90, 120}, P99: &Spread{400, 300, 900},
+			P50: &Added{95, Spread{100, 90, 120}}, P99: &Added{350, Spread{400, 300, 900}},
 		}
 	}
 	ours := full(Ours, 1)
@@ -223,10 +226,30 @@ func TestMarkdown(t *testing.T) {
 
 func TestText(t *testing.T) {
 	text := found().Text()
-	for _, want := range []string{Works()[0].Title + "\n", "4.00 (4.00–4.40)", "20 (5)", "30 (15)", "100 (90–120)", "1.50", "nginx: not measured: nginx is not installed", "commit abcdef"} {
+	for _, want := range []string{Works()[0].Title + "\n", "4.00 (4.00–4.40)", "20 (5)", "30 (15)", "95, 100 (90–120)", "1.50", "nginx: not measured: nginx is not installed", "commit abcdef"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the table lacks %q:\n%s", want, text)
 		}
+	}
+}
+
+// TestBusy: a machine whose quietest round is far below the others was busy, and
+// the tables say so.
+func TestBusy(t *testing.T) {
+	for _, c := range []struct {
+		p50  Spread
+		want bool
+	}{{Spread{100, 90, 500}, false}, {Spread{200, 90, 500}, true}} {
+		f := found()
+		f.Contests[0].Direct = &Direct{P50: c.p50}
+		for _, text := range []string{f.Text(), f.Markdown()} {
+			if got := strings.Contains(text, "latencies say little"); got != c.want {
+				t.Errorf("%+v: busy %v, want %v", c.p50, got, c.want)
+			}
+		}
+	}
+	if a := more([]float64{30, 12, 50}, []float64{10, 20, 5}); *a != (Added{7, Spread{20, -8, 45}}) {
+		t.Errorf("got %+v", a)
 	}
 }
 

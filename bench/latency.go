@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/bench/load"
@@ -119,7 +120,7 @@ func (s *paced) measure(ctx context.Context, length time.Duration) error {
 
 // added measures what each adds to the latency of the path without a proxy,
 // round by round.
-func (r *Rig) added(ctx context.Context, w Work, end *Process, ran []*Entry) error {
+func (r *Rig) added(ctx context.Context, c *Contest, end *Process, ran []*Entry) error {
 	var all []*paced
 	defer func() {
 		for _, s := range all {
@@ -131,7 +132,7 @@ func (r *Rig) added(ctx context.Context, w Work, end *Process, ran []*Entry) err
 		if i > 0 {
 			p, name = ran[i-1].proc, ran[i-1].Name
 		}
-		s, err := r.pace(ctx, w, p, i == 0)
+		s, err := r.pace(ctx, c.Work, p, i == 0)
 		if err != nil {
 			return fmt.Errorf("latency of %s: %w", name, err)
 		}
@@ -144,24 +145,41 @@ func (r *Rig) added(ctx context.Context, w Work, end *Process, ran []*Entry) err
 				return fmt.Errorf("latency, round %d: %w", round+1, err)
 			}
 		}
-		direct := all[0]
 		for i, e := range ran {
 			r.logf("  latency, round %d  %-26s  p50 %+6.0f µs, p99 %+6.0f µs", round+1, e.Name,
-				all[i+1].p50[round]-direct.p50[round], all[i+1].p99[round]-direct.p99[round])
+				all[i+1].p50[round]-all[0].p50[round], all[i+1].p99[round]-all[0].p99[round])
 		}
 	}
+	direct := all[0]
+	c.Direct = &Direct{P50: spread(direct.p50), P99: spread(direct.p99)}
 	for i, e := range ran {
-		p50, p99 := more(all[i+1].p50, all[0].p50), more(all[i+1].p99, all[0].p99)
-		e.P50, e.P99 = &p50, &p99
+		e.P50, e.P99 = more(all[i+1].p50, direct.p50), more(all[i+1].p99, direct.p99)
 	}
 	return nil
 }
 
-// more is how much more some figures are than others.
-func more(of, to []float64) Spread {
+// Direct is the latency of the path without a proxy, in µs.
+type Direct struct {
+	P50 Spread `json:"p50"`
+	P99 Spread `json:"p99"`
+}
+
+// busy reports whether neighbours had so much of the machine that latency says
+// more about them: without a proxy most rounds took twice what the quietest did.
+func (d *Direct) busy() bool { return d.P50.Median > 2*d.P50.Low }
+
+// Added is what a proxy adds to a latency, in µs.
+type Added struct {
+	// Quiet compares the quietest round of each: what disturbs a machine only adds.
+	Quiet  float64 `json:"quiet"`
+	Rounds Spread  `json:"rounds"` // round by round
+}
+
+// more is how much more some latencies are than others.
+func more(of, to []float64) *Added {
 	var s []float64
 	for i := range of {
 		s = append(s, of[i]-to[i])
 	}
-	return spread(s)
+	return &Added{slices.Min(of) - slices.Min(to), spread(s)}
 }
