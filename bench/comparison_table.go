@@ -62,7 +62,7 @@ func (c *Comparison) Markdown() string {
 		}}}
 	})
 	fmt.Fprintf(&b, "\nHeap objects of a request, where the program tells; resident memory (and what of it\n"+
-		"it allocated itself) before the first request and under load; latency added\nto the path without a proxy at %.0f requests a second.\n\n", c.Rate)
+		"it allocated itself) before the first request and under load; latency added\nto the path without a proxy at %.0f requests a second, in the quietest round.\n\n", c.Rate)
 	c.table(&b, func(w *Contest) []column {
 		if !w.Latency {
 			return nil
@@ -77,7 +77,7 @@ func (c *Comparison) Markdown() string {
 				return mebi(e.Idle) + " → " + mebi(e.Loaded)
 			}},
 			{"added p50 / p99, µs", func(e *Entry) string {
-				if e.P50 == nil || e.P99 == nil {
+				if e.P50 == nil || e.P99 == nil || w.busy() {
 					return nothing
 				}
 				return fmt.Sprintf("%.0f / %.0f", e.P50.Quiet, e.P99.Quiet)
@@ -164,8 +164,8 @@ func (c *Comparison) where() string {
 		pinned = "the proxy on a CPU of its own, load and answers on another"
 	}
 	busy := ""
-	if slices.ContainsFunc(c.Contests, func(w *Contest) bool { return w.Direct != nil && w.Direct.busy() }) {
-		busy = " The machine was busy with other things: latencies say little."
+	if slices.ContainsFunc(c.Contests, (*Contest).busy) {
+		busy = " The machine was busy with other things, so latencies say little."
 	}
 	return fmt.Sprintf("Measured %s at commit %s on %s, %d CPUs, %s %s, %s: %s. %d rounds of %v, interleaved.%s",
 		c.Date.Format("2006-01-02"), c.Commit, cmp.Or(m.CPU, "an unknown CPU"), m.CPUs, m.OS, m.Kernel, m.Go, pinned, c.Rounds, c.For, busy)

@@ -59,6 +59,9 @@ type contestant struct {
 // Ours is the name of the proxy under test; ratios are to it.
 const Ours = "Sandwich"
 
+// floor is the name of what moves bytes and no more.
+const floor = "Relay"
+
 // contestants are all there are, ours first.
 func contestants() []contestant {
 	any := func(Work) bool { return true }
@@ -87,7 +90,7 @@ func contestants() []contestant {
 			note: "net/http, ReverseProxy, x/net/http2; gives a request id; keeps no metrics, checks no identity but the root",
 		},
 		contestant{
-			name: "Relay", does: any, start: startRelay, version: none,
+			name: floor, does: any, start: startRelay, version: none,
 			note: "the floor: bytes, of TLS it ends and begins the connections, and no HTTP",
 		})
 }
