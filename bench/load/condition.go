@@ -17,7 +17,7 @@ import (
 //	figure     = [ kind ":" ] name
 //
 // A comma is another way to write "or". Names and their units are in figures, and
-// in the table of `waypoint-load run --help`. A kind is the name of a request of
+// in what `waypoint-load run --help` prints. A kind is the name of a request of
 // the mix, in quotation marks if it is no plain word.
 type Condition struct {
 	text string

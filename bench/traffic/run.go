@@ -67,7 +67,7 @@ func Start(ctx context.Context, plan *Plan) (*Run, error) {
 	r := &Run{plan: plan, gate: make(chan struct{})}
 	id := uint32(0)
 	for _, g := range plan.Groups {
-		gr := &group{Group: g, hist: &histogram{}}
+		gr := &group{Group: g, hist: newHistogram()}
 		for range g.Streams {
 			c := &client{run: r, group: gr, id: id, req: newRequest(g.Answer, g.Upload)}
 			if plan.Calls > 0 {

@@ -431,7 +431,7 @@ func TestRequestSize(t *testing.T) {
 }
 
 func TestHistogram(t *testing.T) {
-	var h histogram
+	h := newHistogram()
 	for i := 1; i <= 1000; i++ {
 		h.add(time.Duration(i) * 100 * time.Microsecond)
 	}
@@ -440,7 +440,7 @@ func TestHistogram(t *testing.T) {
 		want time.Duration
 	}{{0, 100 * time.Microsecond}, {.5, 50 * time.Millisecond}, {.99, 99 * time.Millisecond}, {1, 100 * time.Millisecond}} {
 		got := h.quantile(tc.q)
-		if off := float64(got-tc.want) / float64(tc.want); off < -.035 || off > .035 {
+		if off := float64(got-tc.want) / float64(tc.want); off < -.001 || off > .001 {
 			t.Errorf("quantile %v: got %v, want %v", tc.q, got, tc.want)
 		}
 	}
@@ -448,12 +448,7 @@ func TestHistogram(t *testing.T) {
 	if got := h.quantile(.5); got != 0 {
 		t.Errorf("quantile of nothing: got %v", got)
 	}
-	for us := uint32(0); us < 1<<20; us += 7 {
-		if m := middle(bucketOf(us)); us > 0 && (float64(m.Microseconds()) > float64(us)*1.035+1 || float64(m.Microseconds()) < float64(us)*.965-1) {
-			t.Fatalf("%d µs went to the bucket of %v", us, m)
-		}
-	}
-	h.add(1 << 62) // beyond the last bucket
+	h.add(1 << 62) // longer than the longest
 	h.add(-1)
 	if got := h.quantile(1); got < time.Hour {
 		t.Errorf("longest: got %v", got)

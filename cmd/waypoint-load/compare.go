@@ -152,6 +152,7 @@ func (f *loadFlags) rounds(ctx context.Context, urls []string, l live) (*compari
 		if i == 1 {
 			s.Target.PID = l.pid
 		}
+		roomForPacers(s)
 		if runs[i], err = load.Start(ctx, s, load.Options{Progress: l.p.tell}); err != nil {
 			return nil, err
 		}

@@ -39,6 +39,7 @@ not, and then the gap is halved. A step at which it does not hold is made twice.
 				return err
 			}
 			g.Goal = goals[0]
+			roomForPacers(s)
 			p := newProgress(cmd.ErrOrStderr(), quiet)
 			g.Tell = func(st load.Step) {
 				p.end()
