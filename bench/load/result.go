@@ -164,13 +164,16 @@ const (
 	lagFloor = 100 * time.Microsecond
 	// cpuShare is the most of its CPUs that the generator may use.
 	cpuShare = 0.90
+	// cpuTime is the shortest run whose CPU time is judged: the system's books are
+	// written when threads are switched, and are coarse for less.
+	cpuTime = 500 * time.Millisecond
 )
 
 // bound says why the figures are the generator's own, or nothing.
 func (r *Result) bound() string {
 	lag, most := r.Lag.P99, time.Duration(r.Spec.LagShare*float64(r.Latency.P99))
 	switch {
-	case r.Generator.Share > cpuShare:
+	case r.Generator.Share > cpuShare && r.Elapsed >= cpuTime:
 		return fmt.Sprintf("the generator used %.0f %% of its CPUs, and more than %.0f %% means that it was the bottleneck: ask for less, or give it more CPUs and --workers",
 			100*r.Generator.Share, 100*cpuShare)
 	case lag > max(most, lagFloor):
