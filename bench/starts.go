@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/sandwich-mesh/sandwich/bench/account"
 	"github.com/sandwich-mesh/sandwich/filters"
 	"github.com/sandwich-mesh/sandwich/hbone"
 	"github.com/sandwich-mesh/sandwich/proxy"
@@ -45,17 +46,22 @@ func starts() Scenario {
 			if err := os.Remove(h.file("waypoint.yaml")); err != nil {
 				return err
 			}
-			var all []float64
+			var all, cpu []float64
 			for range times {
 				begun := time.Now()
 				if h.now, err = h.move(ctx); err != nil {
 					return err
 				}
 				all = append(all, ms(time.Since(begun)))
+				used, err := account.Meter{PID: h.now.PID()}.Read()
+				if err != nil {
+					return err
+				}
+				cpu = append(cpu, ms(used.Coarse))
 				h.now.Stop()
 			}
-			r.logf("  %v ms", all)
-			f[cached] = Figure{Spread: spread(all), Note: "1000 services with a route and 2 endpoints each, and no document but the last good one"}
+			r.logf("  %.0f ms, %.0f of CPU time", all, cpu)
+			f[cached] = Figure{Spread: spread(all), Note: fmt.Sprintf("1000 services with a route and 2 endpoints each, and no document but the last good one; %.0f ms of CPU time", spread(cpu).Median)}
 			return nil
 		},
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -42,7 +43,7 @@ func TestRoutesAt(t *testing.T) {
 			for _, p := range problems {
 				codes = append(codes, string(p.Code))
 			}
-			at := c.RoutesAt(c.Services[0], &c.Services[0].Ports[0])
+			at := sameRoutes(t, c, c.Services[0])
 			for name, n := range map[string]int{"http": len(at.HTTP), "grpc": len(at.GRPC), "tcp": len(at.TCP), "tls": len(at.TLS)} {
 				want := 0
 				if strings.Contains(" "+row.want+" ", " "+name+" ") {
@@ -86,7 +87,7 @@ func TestClosedAt(t *testing.T) {
 			t.Fatal(lines(problems))
 		}
 		c = Settle(nil, c).Config
-		at := c.RoutesAt(c.Services[0], &c.Services[0].Ports[0])
+		at := sameRoutes(t, c, c.Services[0])
 		var got []string
 		for i, cl := range []*Closed{at.ClosedHTTP, at.ClosedTCP, at.ClosedTLS} {
 			if cl != nil {
@@ -96,7 +97,7 @@ func TestClosedAt(t *testing.T) {
 		if strings.Join(got, " ") != row.want {
 			t.Errorf("%s at %s: closed are %v, want %s", row.section, row.app, got, row.want)
 		}
-		if at = c.RoutesAt(c.Services[1], &c.Services[1].Ports[0]); at.ClosedHTTP != nil || at.ClosedTCP != nil || at.ClosedTLS != nil {
+		if at = sameRoutes(t, c, c.Services[1]); at.ClosedHTTP != nil || at.ClosedTCP != nil || at.ClosedTLS != nil {
 			t.Errorf("%s at %s: the other service suffers", row.section, row.app)
 		}
 	}
@@ -130,5 +131,45 @@ func TestSpeaks(t *testing.T) {
 		if got := (&ServicePort{Name: row.name, AppProtocol: row.app}).Speaks(); got != row.want {
 			t.Errorf("name %q, appProtocol %q: got %d, want %d", row.name, row.app, got, row.want)
 		}
+	}
+}
+
+// sameRoutes asks the document, and wants the index to answer the same.
+func sameRoutes(t *testing.T, c *Config, s *Service) Routes {
+	t.Helper()
+	at := c.RoutesAt(s, &s.Ports[0])
+	if ix := c.IndexRoutes().At(s, &s.Ports[0]); !reflect.DeepEqual(at, ix) {
+		t.Errorf("%s: the document says %+v, its index %+v", s.Key(), at, ix)
+	}
+	return at
+}
+
+// TestRouteIndex has routes for one service, for several, for all by the Gateway's
+// name, for others by another's, for one port and from other namespaces.
+func TestRouteIndex(t *testing.T) {
+	c := document(t, `services:
+- {name: a, namespace: shop, ports: [{port: 80}, {port: 81}]}
+- {name: b, namespace: shop, ports: [{port: 80}]}
+- {name: a, namespace: far, ports: [{port: 80}]}
+httpRoutes:
+- {name: r1, namespace: shop, parentRefs: [{kind: Service, name: a}], rules: [{}]}
+- {name: r2, namespace: shop, parentRefs: [{kind: Gateway, name: waypoint}], rules: [{}]}
+- {name: r3, namespace: shop, parentRefs: [{kind: Service, name: b}, {kind: Service, name: a, port: 81}, {kind: Service, name: b, port: 80}], rules: [{}]}
+- {name: r4, namespace: shop, parentRefs: [{kind: Gateway, name: other}], rules: [{}]}
+- {name: r5, namespace: far, parentRefs: [{kind: Service, name: a, namespace: shop}], rules: [{}]}
+- {name: r6, namespace: far, parentRefs: [{kind: Service, name: a}], rules: [{}]}
+`)
+	some := 0
+	for _, s := range c.Services {
+		for i := range s.Ports {
+			at := c.RoutesAt(s, &s.Ports[i])
+			if ix := c.IndexRoutes().At(s, &s.Ports[i]); !reflect.DeepEqual(at, ix) {
+				t.Errorf("%s: the document says %+v, its index %+v", s.Key(), at, ix)
+			}
+			some += len(at.HTTP)
+		}
+	}
+	if some < 6 {
+		t.Errorf("%d routes attach, which shows little", some)
 	}
 }

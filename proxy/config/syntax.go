@@ -147,6 +147,16 @@ func (m *meter) fail(n *yaml.Node, message string) {
 // parseJSON reads a JSON text into the tree that YAML gives. The YAML parser
 // reads most JSON, but not surrogate pairs or names beyond 1 KiB.
 func parseJSON(data []byte) (*yaml.Node, *syntaxError) {
+	if json.Valid(data) {
+		p := fastJSON{place: jsonParser{data: data, line: 1}}
+		return p.value(1)
+	}
+	return parseSlowly(data)
+}
+
+// parseSlowly is parseJSON for what has errors, which it can place, and the slow twin
+// of fastJSON.
+func parseSlowly(data []byte) (*yaml.Node, *syntaxError) {
 	p := jsonParser{data: data, dec: json.NewDecoder(bytes.NewReader(data)), line: 1}
 	p.dec.UseNumber()
 	root, err := p.value(1)

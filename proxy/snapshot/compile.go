@@ -65,6 +65,7 @@ type builder struct {
 	c   *config.Config
 	out *Snapshot
 
+	attached  *config.RouteIndex
 	workloads map[config.Key]*config.Workload
 	known     map[*config.Workload]*filters.Workload
 	byAddress map[netip.Addr]*config.Workload
@@ -93,6 +94,7 @@ func (b *builder) build() {
 }
 
 func (b *builder) index() {
+	b.attached = b.c.IndexRoutes()
 	b.workloads = map[config.Key]*config.Workload{}
 	b.known = map[*config.Workload]*filters.Workload{}
 	b.byAddress = map[netip.Addr]*config.Workload{}

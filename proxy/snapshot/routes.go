@@ -44,7 +44,7 @@ var noFilters = func() *filters.Chain {
 // none matches mean 404 or a refusal, but not if one of them failed closed: then
 // that is told.
 func (b *builder) routes(v *Service, s *config.Service, port *config.ServicePort) {
-	at := b.c.RoutesAt(s, port)
+	at := b.attached.At(s, port)
 	own := b.defaultRule(v.Name, b.serviceBackend(s, port), speaks(port))
 	own.routes[0].Info.To = v.Info
 	v.http = b.requests(v.Name, &at, own)
