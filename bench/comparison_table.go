@@ -163,9 +163,15 @@ func (c *Comparison) where() string {
 	if m.Pinned {
 		pinned = "the proxy on a CPU of its own, load and answers on another"
 	}
-	busy := ""
-	if slices.ContainsFunc(c.Contests, (*Contest).busy) {
-		busy = " The machine was busy with other things, so latencies say little."
+	busy, others := "", 0.0
+	for _, w := range c.Contests {
+		others = max(others, w.Neighbours)
+		if w.busy() {
+			busy = " The machine was busy with other things, so latencies say little."
+		}
+	}
+	if others > busyOthers {
+		busy = fmt.Sprintf(" Neighbours used up to %.0f %% of the machine: latencies say little then, and ratios repeat less well.", 100*others)
 	}
 	return fmt.Sprintf("Measured %s at commit %s on %s, %d CPUs, %s %s, %s: %s. %d rounds of %v, interleaved.%s",
 		c.Date.Format("2006-01-02"), c.Commit, cmp.Or(m.CPU, "an unknown CPU"), m.CPUs, m.OS, m.Kernel, m.Go, pinned, c.Rounds, c.For, busy)

@@ -59,9 +59,6 @@ type contestant struct {
 // Ours is the name of the proxy under test; ratios are to it.
 const Ours = "Sandwich"
 
-// floor is the name of what moves bytes and no more.
-const floor = "Relay"
-
 // contestants are all there are, ours first.
 func contestants() []contestant {
 	any := func(Work) bool { return true }
@@ -90,7 +87,7 @@ func contestants() []contestant {
 			note: "net/http, ReverseProxy, x/net/http2; gives a request id; keeps no metrics, checks no identity but the root",
 		},
 		contestant{
-			name: floor, does: any, start: startRelay, version: none,
+			name: "Relay", does: any, start: startRelay, version: none,
 			note: "the floor: bytes, of TLS it ends and begins the connections, and no HTTP",
 		})
 }
@@ -169,8 +166,10 @@ type Entry struct {
 // A Contest is one work and all who did it.
 type Contest struct {
 	Work
-	Direct  *Direct  `json:"direct,omitempty"` // without a proxy, where latency is measured
-	Entries []*Entry `json:"entries"`
+	// Neighbours is the part of the machine's CPU time that others used meanwhile.
+	Neighbours float64  `json:"neighbours,omitempty"`
+	Direct     *Direct  `json:"direct,omitempty"` // without a proxy, where latency is measured
+	Entries    []*Entry `json:"entries"`
 }
 
 // settle is how long processes are left alone before idle memory is read.
@@ -179,6 +178,7 @@ const settle = 500 * time.Millisecond
 // Contest has every proxy that is here do a work.
 func (r *Rig) Contest(ctx context.Context, w Work) (*Contest, error) {
 	defer r.Clear()
+	others := r.watch()
 	end, err := r.end(w)
 	if err != nil {
 		return nil, err
@@ -226,6 +226,7 @@ func (r *Rig) Contest(ctx context.Context, w Work) (*Contest, error) {
 	if w.Latency {
 		err = r.added(ctx, c, end, ran)
 	}
+	c.Neighbours = others.share()
 	return c, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -237,29 +238,67 @@ func TestText(t *testing.T) {
 // the tables say so.
 func TestBusy(t *testing.T) {
 	for _, c := range []struct {
-		direct, relay Spread // p50
-		want          bool
+		direct     Spread // p50
+		neighbours float64
+		want       string
 	}{
-		{Spread{100, 90, 500}, Spread{200, 90, 5000}, false},
-		{Spread{200, 90, 500}, Spread{200, 90, 500}, true},
-		{Spread{100, 90, 500}, Spread{1500, 90, 5000}, true},
+		{Spread{100, 90, 500}, 0.01, ""},
+		{Spread{200, 90, 500}, 0.01, "latencies say little."},
+		{Spread{100, 90, 500}, 0.31, "Neighbours used up to 31 % of the machine"},
 	} {
 		f := found()
 		f.Contests = f.Contests[:1]
-		f.Contests[0].Direct = &Direct{P50: c.direct}
-		f.Contests[0].Entries = append(f.Contests[0].Entries, &Entry{Name: floor, Note: "less", P50: &Added{90, c.relay}, P99: &Added{90, c.relay}})
+		f.Contests[0].Direct, f.Contests[0].Neighbours = &Direct{P50: c.direct}, c.neighbours
 		text, page := f.Text(), f.Markdown()
 		for _, s := range []string{text, page} {
-			if got := strings.Contains(s, "latencies say little"); got != c.want {
-				t.Errorf("%+v: busy %v, want %v", c, got, c.want)
+			if got := strings.Contains(s, "latencies say little"); got != (c.want != "") || !strings.Contains(s, c.want) {
+				t.Errorf("%+v: got %v, want %q", c, got, c.want)
 			}
 		}
-		if got := strings.Contains(page, " 95 / 350 |"); got == c.want || !strings.Contains(text, "95, 100 (90–120)") {
+		if got := strings.Contains(page, " 95 / 350 |"); got != (c.want == "") || !strings.Contains(text, "95, 100 (90–120)") {
 			t.Errorf("%+v: latencies on the page: %v\n%s", c, got, page)
 		}
 	}
 	if a := more([]float64{30, 12, 50}, []float64{10, 20, 5}); *a != (Added{7, Spread{20, -8, 45}}) {
 		t.Errorf("got %+v", a)
+	}
+}
+
+// TestNeighbours: what the rig's own processes burn is not others', what another
+// burns is.
+func TestNeighbours(t *testing.T) {
+	if _, err := account.Busy(); err != nil {
+		t.Logf("%v: nothing is told of neighbours", err)
+		if got := (&Rig{}).watch().share(); got != 0 {
+			t.Errorf("got %v, want 0", got)
+		}
+		return
+	}
+	burn := func(r *Rig) *Process {
+		p, out, err := r.start("burner", anyCPU, []string{os.Args[0], "burn"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	r := newRig(t)
+	w, began := r.watch(), time.Now()
+	own := burn(r) // burns before it answers
+	alone := w.share()
+	own.Stop()
+	if ended := w.share(); ended < alone-.2 || ended > alone+.2 {
+		t.Errorf("a process of the rig has ended: got %.2f after %.2f", ended, alone)
+	}
+	foreign := newRig(t)
+	x := r.watch()
+	p := burn(foreign)
+	used := p.used()
+	all := time.Since(x.began) * time.Duration(runtime.NumCPU())
+	if got, want := x.share(), float64(used)/float64(all); got < want-.1 {
+		t.Errorf("another burnt %v in %v: got %.2f, want at least %.2f", used, time.Since(began), got, want)
 	}
 }
 

@@ -164,19 +164,17 @@ type Direct struct {
 	P99 Spread `json:"p99"`
 }
 
-// Latencies are a busy machine's if the path without a proxy mostly takes twice
-// what it takes in the quietest round, or if to move bytes mostly adds a
-// millisecond.
+// A machine is busy if others use more than a twentieth of it, or if the path
+// without a proxy mostly takes twice what it takes in the quietest round.
 const (
+	busyOthers = 0.05
 	busyDirect = 2
-	busyRelay  = 1000 // µs
 )
 
 // busy reports whether neighbours had so much of the machine that latency says
 // more about them than about proxies.
 func (c *Contest) busy() bool {
-	return c.Direct != nil && (c.Direct.P50.Median > busyDirect*c.Direct.P50.Low ||
-		slices.ContainsFunc(c.Entries, func(e *Entry) bool { return e.Name == floor && e.P50 != nil && e.P50.Rounds.Median > busyRelay }))
+	return c.Neighbours > busyOthers || c.Direct != nil && c.Direct.P50.Median > busyDirect*c.Direct.P50.Low
 }
 
 // Added is what a proxy adds to a latency, in µs.

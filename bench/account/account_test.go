@@ -2,6 +2,7 @@ package account
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -168,6 +169,24 @@ func TestResident(t *testing.T) {
 	m, err := Held(os.Getpid())
 	if err != nil || m.RSS < m.Anon || m.RSS > m.Anon+1<<30 {
 		t.Errorf("got %+v, %v: all that is resident is a little more than what was allocated", m, err)
+	}
+}
+
+// The machine has used more once a process has burnt.
+func TestBusy(t *testing.T) {
+	before, err := Busy()
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Log(err)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, say := startBurner(t)
+	say("200ms")
+	after, err := Busy()
+	if err != nil || after-before < 180*time.Millisecond || after-before > time.Minute {
+		t.Errorf("after 200ms of one process: %v more, %v", after-before, err)
 	}
 }
 

@@ -3,10 +3,12 @@
 package account
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func readCPU(pid int) (Sample, error) {
@@ -17,6 +19,8 @@ func readCPU(pid int) (Sample, error) {
 	d, err := parsePSTime(strings.TrimSpace(string(out)))
 	return Sample{CPU: d, Coarse: d}, err
 }
+
+func readBusy() (time.Duration, error) { return 0, errors.ErrUnsupported }
 
 // readMemory has one figure for both: ps does not tell program pages apart, so
 // only differences of Anon mean anything.

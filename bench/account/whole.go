@@ -1,6 +1,19 @@
 package account
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
+
+// Busy returns the CPU time that all of the machine has used since it started,
+// where the system tells: errors.ErrUnsupported elsewhere.
+func Busy() (time.Duration, error) {
+	d, err := readBusy()
+	if err != nil {
+		return 0, fmt.Errorf("read CPU time of the machine: %w", err)
+	}
+	return d, nil
+}
 
 // Memory is what a process has in RAM, in bytes.
 type Memory struct {

@@ -1,0 +1,66 @@
+package bench
+
+import (
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/sandwich-mesh/sandwich/bench/account"
+)
+
+// A watch measures what others than the rig use of the machine.
+type watch struct {
+	rig   *Rig
+	began time.Time
+	busy  time.Duration // of the machine
+	own   time.Duration // of this process
+	err   error
+}
+
+// watch begins. It must be before the rig's processes start.
+func (r *Rig) watch() *watch {
+	w := &watch{rig: r, began: time.Now(), own: cpuOf(os.Getpid())}
+	w.busy, w.err = account.Busy()
+	return w
+}
+
+// share is the part of the machine's CPU time that others have used since the
+// watch began, 0 where the system does not tell. It must be before the rig's
+// processes are cleared.
+func (w *watch) share() float64 {
+	busy, err := account.Busy()
+	if w.err != nil || err != nil {
+		return 0
+	}
+	others := busy - w.busy - (cpuOf(os.Getpid()) - w.own)
+	w.rig.mu.Lock()
+	defer w.rig.mu.Unlock()
+	for _, p := range w.rig.started {
+		others -= p.used()
+	}
+	all := time.Since(w.began) * time.Duration(runtime.NumCPU())
+	return max(0, float64(others)/float64(all))
+}
+
+// used is the CPU time of a process, that has ended or not.
+func (p *Process) used() time.Duration {
+	select {
+	case <-p.done:
+		if s := p.cmd.ProcessState; s != nil {
+			return s.UserTime() + s.SystemTime()
+		}
+		return 0
+	default:
+		return cpuOf(p.PID())
+	}
+}
+
+// cpuOf is the CPU time of a process by the kernel's coarse count, which is the
+// machine's too; 0 if it has just ended.
+func cpuOf(pid int) time.Duration {
+	s, err := account.Meter{PID: pid}.Read()
+	if err != nil {
+		return 0
+	}
+	return s.Coarse
+}
