@@ -15,7 +15,7 @@ const (
 	// a small container in less than a look's distance.
 	lookEvery   = 250 * time.Millisecond
 	glanceEvery = 20 * time.Millisecond
-	// sendAway is how many connections are asked to go elsewhere at each look: few,
+	// sendAway is how many connections are asked to go elsewhere every lookEvery: few,
 	// because what they hold is free only later.
 	sendAway = 4
 )
@@ -35,7 +35,8 @@ type pressure struct {
 	ladder memory.Ladder
 	gauge  func() uint64
 	looked time.Time
-	lent   int64 // then
+	lent   int64     // then
+	sent   time.Time // clients were asked to go
 }
 
 // startPressure begins to look at memory, if there is a limit.
@@ -95,7 +96,8 @@ func (p *Proxy) lookAtMemory() {
 	switch {
 	case step >= memory.Cut:
 		p.server.CutHeaviest(int64(use - m.ladder.Limit/100*(memory.CutAt-memory.StepBack)))
-	case step >= memory.Crowded:
+	case step >= memory.Crowded && m.looked.Sub(m.sent) >= lookEvery:
+		m.sent = m.looked
 		p.server.SendAway(sendAway)
 	}
 }

@@ -21,8 +21,9 @@ import (
 const (
 	// FloodTime is how long an attack goes on when nobody ends it.
 	FloodTime = time.Second
-	// deafTime is how long an attack that reads nothing goes on before it looks.
-	deafTime = 50 * time.Millisecond
+	// deafUnits is how many units an attack that reads nothing writes before it looks:
+	// their answers are more than the kernel holds for both ends.
+	deafUnits = 600_000
 	// floodBatch is how much an attack writes at once: a TLS record.
 	floodBatch = 16 << 10
 )
@@ -50,7 +51,7 @@ type Flood struct {
 type FloodResult struct {
 	Conns, Ended  int
 	Units         int64         // that were written, on all connections
-	Median, Worst time.Duration // from an attack's first frame to its end
+	Median, Worst time.Duration // from an attack's first frame, or first look, to its end
 	CPU, Own      time.Duration // of the proxy and of this process, handshakes included
 	CPUApart      time.Duration // the same without them
 	OwnApart      time.Duration
@@ -155,6 +156,9 @@ func (f *flooding) one(ctx context.Context) error {
 	}
 	began := time.Now()
 	f.res.Units += int64(v.flood(&f.attack, began, f.Pace))
+	if f.attack.deaf {
+		began = v.looked
+	}
 	if f.attack.Limit == 0 {
 		select {
 		case <-v.ended:
@@ -199,9 +203,10 @@ func (p *FloodPlan) since(from cpuTime, watched, own *time.Duration) error {
 // A victim is a connection under attack.
 type victim struct {
 	flooder
-	nc    net.Conn
-	r     *bufio.Reader
-	hears chan struct{} // closed when what is sent back may be read
+	nc     net.Conn
+	r      *bufio.Reader
+	hears  chan struct{} // closed when what is sent back may be read
+	looked time.Time     // when that was
 
 	mu       sync.Mutex
 	room     sync.Cond
@@ -285,7 +290,7 @@ func (v *victim) flood(a *Attack, began time.Time, pace time.Duration) (units in
 	}
 	most, until := a.most, began.Add(FloodTime)
 	if a.deaf {
-		until = began.Add(deafTime)
+		most = deafUnits
 	}
 	for over := false; !over && (most == 0 || units < most) && time.Now().Before(until); {
 		for len(v.out) < floodBatch && (most == 0 || units < most) {
@@ -297,6 +302,7 @@ func (v *victim) flood(a *Attack, began time.Time, pace time.Duration) (units in
 			time.Sleep(pace)
 		}
 	}
+	v.looked = time.Now()
 	close(v.hears)
 	v.mu.Lock()
 	n := v.withheld
