@@ -164,6 +164,9 @@ func give(c *net.UnixConn, sockets []Socket) error {
 			continue
 		}
 		f, err := tcp.File()
+		if errors.Is(err, net.ErrClosed) { // we have stopped accepting: the successor opens its own
+			continue
+		}
 		if err != nil {
 			return err
 		}

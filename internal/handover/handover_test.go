@@ -140,6 +140,28 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
+// TestClosedIsNotGiven: a socket that is closed already, as by a drain that somebody
+// asked for, is the successor's to open.
+func TestClosedIsNotGiven(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "door")
+	open, closed := listen(t), listen(t)
+	closed.Close()
+	precede(t, path, Socket{closed.Addr().String(), closed}, Socket{":1", open})
+	i, err := Take(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	for _, addr := range []string{closed.Addr().String(), ":1"} {
+		l, err := i.Listen(addr)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		l.Close()
+	}
+}
+
 // TestOneAtATime: who comes second is told so, and has the place when the first
 // has gone without taking it.
 func TestOneAtATime(t *testing.T) {
