@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -210,4 +211,134 @@ func postAll(c *http.Client, url string) error {
 		err = fmt.Errorf("%d %q", r.StatusCode, body)
 	}
 	return err
+}
+
+// A ponderer takes a while to judge each stream again.
+type ponderer struct {
+	takes time.Duration
+	asked *atomic.Int64
+}
+
+func (ponderer) Request(*filters.Stream) *filters.Reply { return nil }
+func (f ponderer) Review(s *filters.Stream) error {
+	if strings.HasPrefix(string(s.Request.Path), "/body") {
+		f.asked.Add(1)
+		for began := time.Now(); time.Since(began) < f.takes; {
+		}
+	}
+	return nil
+}
+
+// TestReviewOfThousands: while thousands of streams are judged again, which takes a
+// while, requests of others are served, and streams that may stay do.
+func TestReviewOfThousands(t *testing.T) {
+	const conns, each, takes = 20, 100, 100 * time.Microsecond
+	var asked atomic.Int64
+	kind := filters.Kind{Name: "ponderer", New: func(*filters.Builder, filters.Spec) (filters.Filter, error) { return ponderer{takes, &asked}, nil }}
+	doc := strings.Replace(plainDoc(once), "appProtocol: http}", "appProtocol: http2}", 1)
+	m := start(t, doc, devmesh.Options{
+		Modes: []devmesh.Mode{devmesh.HBONE}, Registry: filters.NewRegistry(kind),
+		Guard: func(b *filters.Builder, _ string) error { return b.Add("ponderer", "test", filters.NewSpec(nil)) },
+	})
+	url := m.url("a", devmesh.HBONE)
+	var streams []*duplex
+	for range conns {
+		tr := &http.Transport{Protocols: new(http.Protocols)}
+		tr.Protocols.SetUnencryptedHTTP2(true)
+		t.Cleanup(tr.CloseIdleConnections)
+		var first sync.WaitGroup
+		opened := make([]*duplex, each)
+		opened[0] = openDuplex(t, tr, url) // the connection, before the others want it
+		for i := 1; i < each; i++ {
+			first.Go(func() { opened[i] = openDuplex(t, tr, url) })
+		}
+		first.Wait()
+		streams = append(streams, opened...)
+	}
+	if t.Failed() {
+		return
+	}
+	c := &http.Client{Transport: &http.Transport{Protocols: new(http.Protocols)}, Timeout: patience}
+	c.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
+	defer c.CloseIdleConnections()
+	slowest := func(until func() bool) (worst time.Duration, n int) {
+		for ; n < 20 || !until(); n++ {
+			began := time.Now()
+			r, err := c.Get(url + "/hello")
+			if err != nil {
+				t.Error(err)
+				return worst, n
+			}
+			io.Copy(io.Discard, r.Body)
+			r.Body.Close()
+			worst = max(worst, time.Since(began))
+		}
+		return worst, n
+	}
+	for round := range 5 { // a machine that is busy elsewhere may hold a request up too
+		asked.Store(0)
+		var over atomic.Bool
+		var took time.Duration
+		var applying sync.WaitGroup
+		applying.Go(func() {
+			began := time.Now()
+			m.Apply(decode(t, doc))
+			took = time.Since(began)
+			over.Store(true)
+		})
+		during, n := slowest(over.Load)
+		applying.Wait()
+		t.Logf("%d streams judged in %v; beside it %d requests, the slowest %v", asked.Load(), took, n, during)
+		if got := asked.Load(); got != conns*each {
+			t.Errorf("%d streams were judged, want %d", got, conns*each)
+		}
+		if during <= took/2 {
+			break
+		}
+		if round == 4 {
+			t.Errorf("a request took %v while a review took %v: it was held up", during, took)
+		}
+	}
+	for _, s := range streams {
+		s.still(t)
+	}
+}
+
+// A duplex is a request whose body comes back as it goes.
+type duplex struct {
+	up   *io.PipeWriter
+	down io.ReadCloser
+}
+
+func openDuplex(t *testing.T, tr http.RoundTripper, url string) *duplex {
+	r, w := io.Pipe()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	q, err := http.NewRequestWithContext(ctx, "POST", url+"/body", r)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	q.Header.Set("content-type", "application/grpc") // which is what the echo answers at once
+	go io.WriteString(w, "x")
+	res, err := tr.RoundTrip(q)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	d := &duplex{w, res.Body}
+	t.Cleanup(func() { d.up.Close(); d.down.Close() })
+	if _, err := io.ReadFull(d.down, make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	return d
+}
+
+// still wants that what goes up comes down.
+func (d *duplex) still(t *testing.T) {
+	t.Helper()
+	go io.WriteString(d.up, "y")
+	if _, err := io.ReadFull(d.down, make([]byte, 1)); err != nil {
+		t.Errorf("a stream that may stay has ended: %v", err)
+	}
 }

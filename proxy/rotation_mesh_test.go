@@ -29,7 +29,7 @@ func (m *mesh) serial() string {
 // them: none fails, no connection outlives its certificates, and new ones show the
 // new one at once. (In the other shape the certificates are the node tunnel's.)
 func TestRotationUnderLoad(t *testing.T) {
-	const lifetime = 4 * time.Second
+	const lifetime = 6 * time.Second
 	var waypoint *proxy.Options
 	m := start(t, plainDoc(once), devmesh.Options{Lifetime: lifetime, Modes: []devmesh.Mode{devmesh.HBONE}, Tune: func(_ devmesh.Mode, o *proxy.Options) { waypoint = o }})
 	certs := waypoint.Certificates
