@@ -154,7 +154,7 @@ type origin struct {
 
 // newExchange takes an exchange from the pool for the next request of o.
 func (p *Proxy) newExchange(t *turn.Turn, o origin) *exchange {
-	x := p.exchanges.Get().(*exchange)
+	x := p.lendExchange(t)
 	if x.attempts == nil {
 		x.attempts = x.first[:0]
 	}
@@ -432,13 +432,13 @@ func (x *exchange) tellFrom(from teller) (next teller, sound bool) {
 }
 
 // Notified puts the exchange back into the pool.
-func (x *exchange) Notified(*turn.Turn) {
+func (x *exchange) Notified(t *turn.Turn) {
 	x.stream.Reset() // which empties the attempts too
 	x.attempts = x.stream.Attempts
 	x.req.Reset()
 	if x.resp != nil {
 		x.resp.Reset()
-		x.p.responses.Put(x.resp)
+		x.p.returnResponse(t, x.resp)
 		x.resp = nil
 	}
 	x.p.dropBody(&x.request)
@@ -454,7 +454,7 @@ func (x *exchange) Notified(*turn.Turn) {
 		x.kept = false
 	}
 	x.pending, x.gaveUp, x.state = noPhase, nil, xNew
-	p.exchanges.Put(x)
+	p.returnExchange(t, x)
 }
 
 // rescue is the boundary at which a panic of an exchange ends: it costs both

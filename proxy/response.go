@@ -33,9 +33,9 @@ func (r *responseSide) drop() {
 // NewResponse lends the message for the next head. An exchange has none before: those
 // that wait for their responses are many, and a message that has just been used is
 // in the processor's caches.
-func (x *exchange) NewResponse(*turn.Turn) *message.Response {
+func (x *exchange) NewResponse(t *turn.Turn) *message.Response {
 	if x.resp == nil {
-		x.resp = x.p.responses.Get().(*message.Response)
+		x.resp = x.p.lendResponse(t)
 	}
 	return x.resp
 }

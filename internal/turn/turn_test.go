@@ -215,3 +215,18 @@ func BenchmarkTick(b *testing.B) {
 }
 
 var took time.Duration
+
+// TestShelf: what lies there lies there in the next turn, and only a turn that
+// lasts has one.
+func TestShelf(t *testing.T) {
+	var passing, lasting Turn
+	lasting.Last()
+	if passing.Shelf() != nil || lasting.Shelf() == nil {
+		t.Fatalf("a turn that passes has %v, one that lasts %v", passing.Shelf(), lasting.Shelf())
+	}
+	*lasting.Shelf() = "kept"
+	lasting.End()
+	if got := *lasting.Shelf(); got != "kept" {
+		t.Errorf("the next turn finds %v", got)
+	}
+}

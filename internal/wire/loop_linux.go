@@ -159,7 +159,9 @@ func newLoop(ls *Loops) (*loop, error) {
 		unix.Close(ep)
 		return nil, fmt.Errorf("make an event loop: %w", err)
 	}
-	return &loop{set: ls, ep: ep, event: event}, nil
+	l := &loop{set: ls, ep: ep, event: event}
+	l.turn.Last()
+	return l, nil
 }
 
 // add gives a connection a slot. Nothing is read for it before post.
