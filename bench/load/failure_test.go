@@ -295,6 +295,40 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestGoAway: a target that goes in order loses no request.
+func TestGoAway(t *testing.T) {
+	l := listen(t)
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	first := &http.Server{Handler: page, Protocols: p}
+	go first.Serve(l)
+	var second http.Server
+	defer func() { second.Close() }()
+	s := short(Target{Addr: l.Addr().String(), Protocol: HTTP2}, Kind{Bytes: 0})
+	s.For, s.Requests, s.Schedule = 3500*time.Millisecond, 0, Schedule{Rate: 100}
+	n := 0
+	r, err := Do(t.Context(), s, Options{Progress: func(Point, *Running) {
+		if n++; n != 1 {
+			return
+		}
+		go first.Shutdown(context.Background()) // closes the listener first
+		for {
+			back, err := net.Listen("tcp", l.Addr().String())
+			if err == nil {
+				second.Handler, second.Protocols = page, p
+				go second.Serve(back)
+				return
+			}
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Failed != 0 || r.Done < 340 || r.Lost != int64(s.Connections) {
+		t.Errorf("%d answered, %d failed (%v), %d connections ended: %v", r.Done, r.Failed, r.Failures, r.Lost, r.Why)
+	}
+}
+
 // TestMix: kinds are drawn by weight, and each is judged for itself.
 func TestMix(t *testing.T) {
 	l := listen(t)

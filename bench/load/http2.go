@@ -212,7 +212,9 @@ func (c *caller) Left(t *turn.Turn, s *h2.Stream) {
 	}
 }
 
-// Closed fails the request if it has not ended.
+// Closed fails the request if it has not ended. One that a target which goes away
+// has not begun to process goes out again, as every client would have it (RFC
+// 9113, section 8.7), on another connection and with its time still running.
 func (c *caller) Closed(t *turn.Turn, s *h2.Stream, err error) {
 	c.slot.Lock()
 	defer c.slot.Unlock()
@@ -223,6 +225,10 @@ func (c *caller) Closed(t *turn.Turn, s *h2.Stream, err error) {
 		err = malformedf(Malformed, "stream ended without an answer")
 	}
 	c.stream, c.body.rest = nil, nil
+	if gone, ok := errors.AsType[*h2.GoAwayError](err); ok && gone.Unprocessed {
+		c.slot.link.worker.unsend(c.slot, c.slot.intended)
+		return
+	}
 	_, only := errors.AsType[*h2.StreamError](err) // else the connection is over
 	c.slot.done(t, outcome{failure: failureOf(err), err: err}, only)
 }

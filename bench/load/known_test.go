@@ -261,6 +261,25 @@ func TestTimeouts(t *testing.T) {
 	})
 }
 
+// TestDropped: no more requests wait for a connection than there is room for;
+// those beyond are failures, told as such.
+func TestDropped(t *testing.T) {
+	for queue, want := range map[int]int64{5: 92, 1000: 0} { // of 99 one is sent, one more when that is answered, and 5 wait
+		synctest.Test(t, func(t *testing.T) {
+			k := known(func() time.Duration { return 600 * time.Millisecond })
+			s := Spec{Target: Target{Addr: "192.0.2.2:80", AllowRemote: true}, Connections: 1, Schedule: Schedule{Rate: 100}, For: time.Second, Timeout: time.Hour}
+			r, err := Do(t.Context(), s, Options{dial: k.connected, sleep: time.Sleep, queue: queue})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := r.Failures["dropped"]; n != want || r.Done+n != r.Sent || r.Sent != 99 {
+				t.Errorf("room for %d: %d dropped of %d, %d answered, want %d dropped", queue, n, r.Sent, r.Done, want)
+			}
+			time.Sleep(time.Second)
+		})
+	}
+}
+
 // TestRamp: the rate rises evenly, and a ramp's points say what came of each rate.
 func TestRamp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -34,6 +35,7 @@ type Options struct {
 	// For tests: nil and nil are a net.Dialer and the system's clock.
 	dial  func(ctx context.Context, addr string) (net.Conn, error)
 	sleep func(d time.Duration)
+	queue int // in place of maxQueue
 }
 
 // A Run is load on a target: its connections stand from Start to Close, and work
@@ -49,6 +51,7 @@ type Run struct {
 	dialer   func(ctx context.Context, addr string) (net.Conn, error)
 	sleep    func(d time.Duration)
 	base     time.Time
+	queue    int // requests of a worker that may wait for a connection
 
 	connectFields []h2.Field
 
@@ -93,6 +96,7 @@ func Start(ctx context.Context, s Spec, o Options) (*Run, error) {
 	}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r.arrange()
+	r.queue = cmp.Or(o.queue, maxQueue) / len(r.workers)
 	if err := r.connect(ctx); err != nil {
 		r.Close()
 		return nil, err

@@ -178,7 +178,7 @@ func (w *worker) enqueue(intended, now int64) {
 	if w.counted(intended) {
 		w.rec.waited++
 	}
-	if w.queue.len() >= maxQueue/len(w.run.workers) {
+	if w.queue.len() >= w.run.queue {
 		w.missed(intended, now, Dropped)
 		return
 	}

@@ -56,7 +56,7 @@ footer { margin-top: 3em; color: #666; font-size: .85em }
 // Where a chart's parts are, in its own units.
 const (
 	chartWidth, chartHeight = 760, 260
-	chartLeft, chartRight   = 70, 750
+	chartLeft, chartRight   = 70, 735
 	chartTop, chartBottom   = 26, 232
 )
 
@@ -211,7 +211,7 @@ func drawn(title string, label measure, log bool, lines ...line) chart {
 	}
 	for i := range 6 {
 		x := right * float64(i) / 5
-		c.X = append(c.X, mark{across(x, right), short(time.Duration(x * 1e9))})
+		c.X = append(c.X, mark{across(x, right), fmt.Sprintf("%.3gs", x)})
 	}
 	for i, l := range lines {
 		k := curve{Name: l.name, Class: "c" + string(rune('0'+i)), KeyX: chartLeft + 110*i}
