@@ -51,11 +51,11 @@ func (p *tenant) kill() {
 	<-p.done
 }
 
-// TestColdStart: a process that was killed serves the last good document again when
+// coldStart: a process that was killed serves the last good document again when
 // its source is away or cannot be read, and an object that is bad by then keeps its
 // last good version. The control is a start without a state directory.
-func TestColdStart(t *testing.T) {
-	h := newHouse(t)
+func coldStart(t *testing.T, bin string) {
+	h := newHouse(t, bin)
 	good, err := os.ReadFile(h.config)
 	if err != nil {
 		t.Fatal(err)
@@ -97,11 +97,11 @@ func TestColdStart(t *testing.T) {
 	})
 }
 
-// TestFullDisk: a state that cannot be written is told and counted, the proxy
+// fullDisk: a state that cannot be written is told and counted, the proxy
 // serves the new document, and the last good one on disk stays whole; with room
 // again the next document is kept.
-func TestFullDisk(t *testing.T) {
-	h := newHouse(t)
+func fullDisk(t *testing.T, bin string) {
+	h := newHouse(t, bin)
 	p, metric := h.startCounted()
 	h.until("ready", h.isReady)
 	state := filepath.Join(h.dir, "state", "last-good.json")
@@ -143,11 +143,11 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
-// TestNoDescriptors: more connections than there are descriptors for cost only
+// noDescriptors: more connections than there are descriptors for cost only
 // themselves. With the cap as it is by default they are closed at the cap, and
 // there are descriptors left for endpoints and probes; with one that is too high
 // accept fails, is counted, and works again when some have gone.
-func TestNoDescriptors(t *testing.T) {
+func noDescriptors(t *testing.T, bin string) {
 	const limit = 100
 	for name, row := range map[string]struct {
 		flags  []string
@@ -158,7 +158,7 @@ func TestNoDescriptors(t *testing.T) {
 		"no such room": {[]string{"--max-connections", "1000"}, "waypoint_accept_errors_total", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t)
+			h := newHouse(t, bin)
 			h.path, h.first = "/bin/sh", append([]string{"-c", fmt.Sprintf("ulimit -n %d; exec \"$0\" \"$@\"", limit), h.path}, h.first...)
 			_, metric := h.startCounted(row.flags...)
 			h.until("ready", h.isReady)

@@ -24,6 +24,18 @@ import (
 // patience bounds every wait of these tests.
 const patience = 20 * time.Second
 
+// TestLife runs processes as an operator does: they begin, follow each other, run
+// out of things, and end.
+func TestLife(t *testing.T) {
+	bin := needs.Command(t, "./cmd/waypoint")
+	for name, test := range map[string]func(t *testing.T, bin string){
+		"take over": takeOver, "successor fails": successorFails, "one process for a state directory": stateDirIsOneProcess,
+		"terminate": terminate, "cold start": coldStart, "full disk": fullDisk, "no descriptors": noDescriptors,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, bin) })
+	}
+}
+
 // A house is where processes of one waypoint follow each other: its binary, its
 // state directory, its ports and its application.
 type house struct {
@@ -39,10 +51,10 @@ type house struct {
 	first, next []string // flags of all, and of who takes over
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t *testing.T, bin string) *house {
 	t.Helper()
 	t.Parallel() // these tests wait more than they work
-	h := &house{t: t, path: needs.Command(t, "./cmd/waypoint"), dir: t.TempDir(), entry: freePort(t), ready: freePort(t), hold: make(chan struct{})}
+	h := &house{t: t, path: bin, dir: t.TempDir(), entry: freePort(t), ready: freePort(t), hold: make(chan struct{})}
 	h.app = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/held" {
 			h.held.Add(1)
@@ -257,10 +269,10 @@ func (c *crowd) leave() (asked, failed int64, first error) {
 	return c.asked.Load(), c.failed.Load(), first
 }
 
-// TestTakeOver: processes that follow each other while clients ask and connect
+// takeOver: processes that follow each other while clients ask and connect
 // refuse nobody and lose nothing. A request that is under way ends where it began.
-func TestTakeOver(t *testing.T) {
-	h := newHouse(t)
+func takeOver(t *testing.T, bin string) {
+	h := newHouse(t, bin)
 	p := h.start(h.first)
 	h.until("ready", h.isReady)
 	crowd := h.crowd(8)
@@ -310,9 +322,9 @@ func TestTakeOver(t *testing.T) {
 	h.until("ready", h.isReady)
 }
 
-// TestSuccessorFails: a successor that does not get to serve changes nothing.
-func TestSuccessorFails(t *testing.T) {
-	h := newHouse(t)
+// successorFails: a successor that does not get to serve changes nothing.
+func successorFails(t *testing.T, bin string) {
+	h := newHouse(t, bin)
 	p := h.start(h.first)
 	h.until("ready", h.isReady)
 	waits := h.start(append(h.next[:len(h.next):len(h.next)], "--hbone-listen", freePort(t), "--workload-api", "unix://"+h.dir+"/nobody.sock"))
@@ -340,9 +352,9 @@ func TestSuccessorFails(t *testing.T) {
 	p.ends()
 }
 
-// TestStateDirIsOneProcess: a second process is told of the first.
-func TestStateDirIsOneProcess(t *testing.T) {
-	h := newHouse(t)
+// stateDirIsOneProcess: a second process is told of the first.
+func stateDirIsOneProcess(t *testing.T, bin string) {
+	h := newHouse(t, bin)
 	p := h.start(h.first)
 	h.until("ready", h.isReady)
 	h.until("the door", func() bool { _, err := os.Stat(filepath.Join(h.dir, "state", doorName)); return err == nil })
@@ -358,10 +370,10 @@ func TestStateDirIsOneProcess(t *testing.T) {
 	p.ends()
 }
 
-// TestTerminate: SIGTERM takes readiness away first, then asks clients to go, and
+// terminate: SIGTERM takes readiness away first, then asks clients to go, and
 // ends in order when they have.
-func TestTerminate(t *testing.T) {
-	h := newHouse(t)
+func terminate(t *testing.T, bin string) {
+	h := newHouse(t, bin)
 	p := h.start(append(h.first[:len(h.first):len(h.first)], "--lame-duck", "1s", "--drain", "3s"))
 	h.until("ready", h.isReady)
 	idle, err := h.visit()
