@@ -25,14 +25,14 @@ func (x *exchange) reply(t *turn.Turn, r *filters.Reply) {
 	x.spend(t)
 	x.dropAttempt(t)
 	x.reason = r.Reason
-	x.setResponse(r)
+	x.setResponse(t, r)
 	x.to(t, xResponding)
 	x.startResponse(t)
 }
 
 // setResponse turns a Reply into the response head.
-func (x *exchange) setResponse(r *filters.Reply) {
-	x.NewResponse(nil).Reset()
+func (x *exchange) setResponse(t *turn.Turn, r *filters.Reply) {
+	x.NewResponse(t).Reset()
 	if asksGRPC(&x.req) {
 		x.setStatus(r)
 		return
@@ -43,7 +43,7 @@ func (x *exchange) setResponse(r *filters.Reply) {
 		x.resp.Header.Add(f.Name, f.Value)
 	}
 	x.response.drop()
-	x.response = responseSide{ours: true, ended: true, local: r.Body}
+	x.response = responseSide{ours: true, ended: true, local: r.Body, waits: x.response.waits}
 	if x.resp.Bodiless() || string(x.req.Method) == "HEAD" {
 		x.response.local = nil
 	}

@@ -82,7 +82,7 @@ var fire = [events]struct {
 	evReady:         {"Ready", func(x *exchange, t *turn.Turn) { x.Ready(t) }},
 	evInformational: {"Informational", func(x *exchange, t *turn.Turn) { x.Informational(t, &message.Response{Status: 103}) }},
 	evResponseHead: {"Head", func(x *exchange, t *turn.Turn) {
-		r := x.NewResponse(nil)
+		r := x.NewResponse(t)
 		r.Status, r.Length = 200, 10
 		x.Head(t, r, false)
 	}},
@@ -131,7 +131,7 @@ func inState(r *rig, s state) (*exchange, *deafDown, *deafCall) {
 		x.joined.JoinOpen(&tn, hbone.Detached{Tunnel: near}, hbone.Detached{Tunnel: far})
 	}
 	if s >= xResponding {
-		r := x.NewResponse(nil)
+		r := x.NewResponse(&tn)
 		r.Status, r.Length = 200, 10
 	}
 	if s == xOver {
