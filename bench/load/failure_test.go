@@ -257,6 +257,7 @@ func TestRefusedTunnel(t *testing.T) {
 // TestRestart: connections of a target that goes away are made anew when it is
 // back, requests of an open loop wait for them, and each is accounted for.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	l := listen(t)
 	serve := func(l net.Listener) *http.Server {
 		s := &http.Server{Handler: page, Protocols: new(http.Protocols)}
@@ -272,7 +273,7 @@ func TestRestart(t *testing.T) {
 		first := serve(l)
 		var again atomic.Pointer[http.Server]
 		s := short(Target{Addr: l.Addr().String(), Protocol: p}, Kind{Bytes: 0})
-		s.For, s.Requests, s.Schedule = 3500*time.Millisecond, 0, Schedule{Rate: 200}
+		s.For, s.Requests, s.Schedule = 2200*time.Millisecond, 0, Schedule{Rate: 200}
 		n := 0
 		r, err := Do(t.Context(), s, Options{Progress: func(Point, *Running) {
 			if n++; n == 1 {
@@ -289,7 +290,7 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer again.Load().Close()
-		if r.Sent != r.Done+r.Failed || r.Sent < 690 || r.Failed > 20 || r.Lost != int64(s.Connections) {
+		if r.Sent != r.Done+r.Failed || r.Sent < 430 || r.Failed > 20 || r.Lost != int64(s.Connections) {
 			t.Errorf("%s: %d requests, %d answered, %d failed (%v), %d connections lost", p, r.Sent, r.Done, r.Failed, r.Failures, r.Lost)
 		}
 	}
@@ -297,6 +298,7 @@ func TestRestart(t *testing.T) {
 
 // TestGoAway: a target that goes in order loses no request.
 func TestGoAway(t *testing.T) {
+	t.Parallel()
 	l := listen(t)
 	p := new(http.Protocols)
 	p.SetUnencryptedHTTP2(true)
@@ -305,7 +307,7 @@ func TestGoAway(t *testing.T) {
 	var second http.Server
 	defer func() { second.Close() }()
 	s := short(Target{Addr: l.Addr().String(), Protocol: HTTP2}, Kind{Bytes: 0})
-	s.For, s.Requests, s.Schedule = 3500*time.Millisecond, 0, Schedule{Rate: 100}
+	s.For, s.Requests, s.Schedule = 2200*time.Millisecond, 0, Schedule{Rate: 100}
 	n := 0
 	r, err := Do(t.Context(), s, Options{Progress: func(Point, *Running) {
 		if n++; n != 1 {
@@ -324,7 +326,7 @@ func TestGoAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Failed != 0 || r.Done < 340 || r.Lost != int64(s.Connections) {
+	if r.Failed != 0 || r.Done < 215 || r.Lost != int64(s.Connections) {
 		t.Errorf("%d answered, %d failed (%v), %d connections ended: %v", r.Done, r.Failed, r.Failures, r.Lost, r.Why)
 	}
 }
