@@ -56,6 +56,7 @@ type life struct {
 	kept   *keeper               // set before serving
 	calm   func()                // ends the hurry of the start
 	after  *handover.Successor   // set before serving ends; nil: there is none
+	door   *handover.Door        // with it; closed when the successor has one
 	leaves time.Time             // the same: when this process was told to end
 
 	mu      sync.Mutex
@@ -208,6 +209,7 @@ func (l *life) succeed(ctx context.Context, to chan<- *handover.Successor) {
 	}
 	if l.before != nil {
 		l.kept.take(true)
+		defer l.before.Close()
 	}
 	if l.path == "" {
 		return
@@ -217,13 +219,17 @@ func (l *life) succeed(ctx context.Context, to chan<- *handover.Successor) {
 		l.log.Error("no successor can take the listeners over", "error", err)
 		return
 	}
-	defer door.Close()
+	l.before.Close() // who comes now finds this door
 	l.mu.Lock()
 	sockets := slices.Clone(l.sockets)
 	l.mu.Unlock()
-	if s := door.Successor(ctx, sockets, func(err error) { l.log.Warn("serving on", "error", err) }); s != nil {
-		to <- s
+	s := door.Successor(ctx, sockets, func(err error) { l.log.Warn("serving on", "error", err) })
+	if s == nil {
+		door.Close()
+		return
 	}
+	l.door = door
+	to <- s
 }
 
 // hand notes that a successor serves: what this process had is no longer its own.
@@ -243,6 +249,7 @@ func (l *life) end(p *proxy.Proxy, closePorts func()) {
 		if err := l.after.Yours(); err != nil {
 			l.log.Warn("the successor has gone", "error", err)
 		}
+		l.door.Close()
 	}
 	end, cancel := context.WithDeadline(context.Background(), from.Add(l.drain))
 	defer cancel()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -198,10 +199,17 @@ type Successor struct {
 	c   *net.UnixConn
 }
 
-// Yours tells it that we have stopped accepting.
+// Yours tells it that we have stopped accepting, and waits until it has a door of its
+// own: then ours may close, and whoever comes finds one or the other.
 func (s *Successor) Yours() error {
 	defer s.c.Close()
-	return say(s.c, message{Version: version, PID: os.Getpid(), Yours: true})
+	if err := say(s.c, message{Version: version, PID: os.Getpid(), Yours: true}); err != nil {
+		return err
+	}
+	if _, err := hear(s.c, time.Now().Add(messageTime)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("it does not hang up: %w", err)
+	}
+	return nil
 }
 
 func say(c *net.UnixConn, m message) error {

@@ -117,7 +117,9 @@ func TestHandOver(t *testing.T) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		done <- i.Ready(ctx)
+		err := i.Ready(ctx)
+		i.Close()
+		done <- err
 	}()
 	s := <-p.came
 	if s == nil || s.PID != os.Getpid() {

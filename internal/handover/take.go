@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -20,6 +21,7 @@ type Inheritance struct {
 	PID     int // of the predecessor
 	c       *net.UnixConn
 	sockets []Socket
+	once    sync.Once
 }
 
 // ErrBusy says that another successor has come first.
@@ -130,9 +132,8 @@ func (i *Inheritance) Listen(addr string) (net.Listener, error) {
 }
 
 // Ready tells the predecessor that we serve, and returns when it has stopped
-// accepting, or is gone, or ctx ends. Sockets that nobody claimed are closed.
+// accepting, or is gone, or ctx ends. Close follows when we have a door of our own.
 func (i *Inheritance) Ready(ctx context.Context) error {
-	defer i.Close()
 	if err := say(i.c, message{Version: version, PID: os.Getpid(), Ready: true}); err != nil {
 		return err
 	}
@@ -147,14 +148,16 @@ func (i *Inheritance) Ready(ctx context.Context) error {
 // Close gives up what was not claimed. Before Ready it says that we do not take
 // over.
 func (i *Inheritance) Close() {
-	if i == nil {
-		return
+	if i != nil {
+		i.once.Do(i.close)
 	}
+}
+
+func (i *Inheritance) close() {
 	i.c.Close()
 	for _, s := range i.sockets {
 		if s.Listener != nil {
 			s.Listener.Close()
 		}
 	}
-	i.sockets = nil
 }
