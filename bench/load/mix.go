@@ -68,7 +68,7 @@ func parseMix(text []byte) ([]Kind, error) {
 		return nil, errors.New("it has more than one document")
 	}
 	if len(f.Requests) == 0 || len(f.Requests) > maxKinds {
-		return nil, fmt.Errorf("it has %d requests, and wants 1 to %d, as a list under requests:", len(f.Requests), maxKinds)
+		return nil, fmt.Errorf("it has %d requests, and wants 1 to %d, as a list under the word requests", len(f.Requests), maxKinds)
 	}
 	var kinds []Kind
 	names := map[string]bool{}

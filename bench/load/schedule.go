@@ -77,12 +77,3 @@ func (a *arrivals) when(n float64) float64 {
 	// 2n / (from + √(from² + 2·slope·n)): this form of the root loses no digits.
 	return 2 * n / (a.from + math.Sqrt(a.from*a.from+2*a.slope*n))
 }
-
-// rateAt is the rate that the schedule has at a time, in requests a second of all
-// workers.
-func (c Schedule) rateAt(t, length time.Duration) float64 {
-	if c.To == 0 {
-		return c.Rate
-	}
-	return c.Rate + (c.To-c.Rate)*min(t.Seconds()/length.Seconds(), 1)
-}

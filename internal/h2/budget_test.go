@@ -108,7 +108,8 @@ func TestSizes(t *testing.T) {
 		t.Errorf("a Stream has %d bytes, the budget is %d: keep to it, or tighten it", got, most)
 	}
 	const line = 64
-	if s := (Stream{}); unsafe.Offsetof(s.sendWin) > line || unsafe.Offsetof(s.prev) > 2*line {
+	var s Stream
+	if unsafe.Offsetof(s.sendWin) > line || unsafe.Offsetof(s.prev) > 2*line {
 		t.Errorf("what DATA needs ends at %d and %d: it has a cache line for receiving, and one for sending",
 			unsafe.Offsetof(s.sendWin), unsafe.Offsetof(s.prev))
 	}
