@@ -246,7 +246,6 @@ func (r *Result) kind(name string) *KindResult {
 type parser struct {
 	text string
 	at   int
-	deep int
 }
 
 func (p *parser) errorf(format string, args ...any) error {
