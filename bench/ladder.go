@@ -51,12 +51,12 @@ func memoryLadder() Scenario {
 			if err := way.hbone.alive(); err != nil {
 				return err
 			}
-			steps, err := scrape(ctx, metrics, `waypoint_memory_steps_total{step="cut"}`)
+			steps, err := scrape(ctx, metrics, `waypoint_memory_steps_total{step="full"}`)
 			if err != nil {
 				return err
 			}
 			v := float64(before+grown) / (1 << 20)
-			f[most] = Figure{Spread: Spread{v, v, v}, Note: fmt.Sprintf("%d of %d clients were refused or cut; the last step was reached %.0f times", res.Ended, res.Conns, steps)}
+			f[most] = Figure{Spread: Spread{v, v, v}, Note: fmt.Sprintf("%d of %d clients were refused or cut; nobody new was let in %.0f times", res.Ended, res.Conns, steps)}
 			r.logf("  %.1f MiB; %s; %s", v, f[most].Note, res.Why)
 			if steps == 0 {
 				return errors.New("the ladder was not climbed, so this shows nothing")

@@ -32,10 +32,11 @@ type Gauge struct {
 }
 
 // A kernelFile is where a control group says what the kernel holds: a number, or
-// lines of which some count.
+// lines of which some count, less one that it gives up when memory is short.
 type kernelFile struct {
 	name string
 	keys []string
+	less string
 }
 
 // What is read, in the order of names.
@@ -63,9 +64,12 @@ func newGauge(root string, lent func() int64) *Gauge {
 		g.samples[i].Name = n
 	}
 	own := groupOf(root)
-	files := []kernelFile{{"memory.stat", []string{"sock", "kernel"}}}
+	if own.limitOf(own.dirs[0]) == 0 {
+		return g // who else is in the group, and what the kernel holds for them, nobody says
+	}
+	files := []kernelFile{{"memory.stat", []string{"sock", "kernel"}, "slab_reclaimable"}}
 	if own.v1 {
-		files = []kernelFile{{"memory.kmem.usage_in_bytes", nil}, {"memory.kmem.tcp.usage_in_bytes", nil}}
+		files = []kernelFile{{name: "memory.kmem.usage_in_bytes"}, {name: "memory.kmem.tcp.usage_in_bytes"}}
 	}
 	for _, f := range files {
 		f.name = filepath.Join(own.dirs[0], f.name)
@@ -101,7 +105,8 @@ func (g *Gauge) read() (use, all uint64) {
 }
 
 // held is what the kernel holds for this process, as far as it says.
-func (g *Gauge) held() (n uint64) {
+func (g *Gauge) held() uint64 {
+	n, less := uint64(0), uint64(0)
 	for _, f := range g.kernel {
 		b, err := os.ReadFile(f.name)
 		if err != nil {
@@ -118,9 +123,12 @@ func (g *Gauge) held() (n uint64) {
 					n += number(value)
 				}
 			}
+			if string(key) == f.less {
+				less += number(value)
+			}
 		}
 	}
-	return n
+	return n - min(n, less)
 }
 
 func number(b []byte) uint64 {

@@ -25,24 +25,29 @@ func Limit() uint64 { return limit("/") }
 
 func limit(root string) (least uint64) {
 	g := groupOf(root)
-	name := "memory.max"
-	if g.v1 {
-		name = "memory.limit_in_bytes"
-	}
 	for _, dir := range g.dirs {
-		b, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			continue
-		}
-		n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-		if err != nil || n >= unlimited { // "max"
-			continue
-		}
-		if least == 0 || n < least {
+		if n := g.limitOf(dir); n > 0 && (least == 0 || n < least) {
 			least = n
 		}
 	}
 	return least
+}
+
+// limitOf returns a group's own limit, or 0.
+func (g *group) limitOf(dir string) uint64 {
+	name := "memory.max"
+	if g.v1 {
+		name = "memory.limit_in_bytes"
+	}
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil || n >= unlimited { // "max"
+		return 0
+	}
+	return n
 }
 
 // groupOf finds the control group that counts memory. In a container the root that

@@ -75,7 +75,8 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// What the kernel holds counts, in both versions.
+// What the kernel holds counts, in both versions; but not in a group that has no
+// limit, because others may be in it.
 func TestKernelMemoryCounts(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -83,8 +84,9 @@ func TestKernelMemoryCounts(t *testing.T) {
 		want  uint64
 	}{
 		{"none", nil, 0},
-		{"v2", map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.stat": "anon 5\nkernel 100\nsock 20\nsocks 7\n"}, 120},
-		{"v1", map[string]string{"proc/self/cgroup": "4:memory:/\n", "sys/fs/cgroup/memory/memory.kmem.usage_in_bytes": "100\n", "sys/fs/cgroup/memory/memory.kmem.tcp.usage_in_bytes": "30\n"}, 130},
+		{"v2", map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1000\n", "sys/fs/cgroup/memory.stat": "anon 5\nkernel 100\nsock 20\nsocks 7\nslab_reclaimable 15\n"}, 105},
+		{"v2 without a limit", map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n", "sys/fs/cgroup/memory.stat": "kernel 100\nsock 20\n"}, 0},
+		{"v1", map[string]string{"proc/self/cgroup": "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "1000\n", "sys/fs/cgroup/memory/memory.kmem.usage_in_bytes": "100\n", "sys/fs/cgroup/memory/memory.kmem.tcp.usage_in_bytes": "30\n"}, 130},
 	} {
 		if got := newGauge(system(t, tt.files), func() int64 { return 0 }).held(); got != tt.want {
 			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
