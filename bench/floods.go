@@ -197,7 +197,11 @@ func peak(ctx context.Context, p *Process, do func() error) (grown int64, err er
 	return <-done - before, err
 }
 
-// flooder starts a process that attacks p.
+// attacker is the part that floods.
+const attacker = "flood"
+
+// flooder starts a process that attacks p. It stands back behind the neighbour's
+// client, with which it shares a CPU: what that waits for is to be the proxy.
 func (r *Rig) flooder(ctx context.Context, p *Process) (*talk, error) {
-	return r.talk(ctx, loadCPU, "flood", p, traffic.FloodPlan{Addr: p.Addr, To: vip, Certs: r.certs["curl"], PID: p.PID()})
+	return r.talk(ctx, loadCPU, attacker, p, traffic.FloodPlan{Addr: p.Addr, To: vip, Certs: r.certs["curl"], PID: p.PID()})
 }

@@ -107,7 +107,7 @@ func Part(ctx context.Context, name, options string, in io.Reader, out io.Writer
 		return loadPart(ctx, in, out)
 	case "pace":
 		return pacePart(ctx, in, out)
-	case "flood":
+	case attacker:
 		return floodPart(ctx, in, out)
 	case "generate":
 		return generatePart(ctx, in, out)

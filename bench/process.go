@@ -107,6 +107,9 @@ func (r *Rig) start(name string, cpu int, argv []string) (*Process, *bufio.Reade
 			argv = append([]string{r.taskset, "-c", strconv.Itoa(cpu)}, argv...)
 		}
 	}
+	if name == attacker && r.nice != "" { // who has a machine of his own in the world
+		argv = append([]string{r.nice, "-n", "19"}, argv...)
+	}
 	p := &Process{Name: name, cmd: exec.Command(argv[0], argv[1:]...), log: &tail{}, done: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stderr, p.cmd.Dir = env, p.log, r.dir
 	in, err := p.cmd.StdinPipe()

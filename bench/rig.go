@@ -33,6 +33,7 @@ type Rig struct {
 	certs   map[string]traffic.Certs
 	self    []string
 	taskset string // program that pins; "" if there is none or one CPU only
+	nice    string // program that has a process stand back; "" if there is none
 	mu      sync.Mutex
 	started []*Process
 }
@@ -48,6 +49,7 @@ func NewRig(o Options) (*Rig, error) {
 		r.Close()
 		return nil, err
 	}
+	r.nice, _ = exec.LookPath("nice")
 	if runtime.NumCPU() > 1 {
 		r.taskset, _ = exec.LookPath("taskset")
 	}
