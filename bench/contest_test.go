@@ -274,6 +274,16 @@ func TestNeighbours(t *testing.T) {
 		}
 		return
 	}
+	var err error
+	for range 5 { // the machine's other work comes and goes
+		if err = neighbours(t); err == nil {
+			return
+		}
+	}
+	t.Error(err)
+}
+
+func neighbours(t *testing.T) error {
 	burn := func(r *Rig) *Process {
 		p, out, err := r.start("burner", anyCPU, []string{os.Args[0], "burn"})
 		if err != nil {
@@ -285,12 +295,12 @@ func TestNeighbours(t *testing.T) {
 		return p
 	}
 	r := newRig(t)
-	w, began := r.watch(), time.Now()
+	w := r.watch()
 	own := burn(r) // burns before it answers
 	alone := w.share()
 	own.Stop()
 	if ended := w.share(); ended < alone-.2 || ended > alone+.2 {
-		t.Errorf("a process of the rig has ended: got %.2f after %.2f", ended, alone)
+		return fmt.Errorf("a process of the rig has ended: got %.2f after %.2f", ended, alone)
 	}
 	foreign := newRig(t)
 	x := r.watch()
@@ -298,8 +308,9 @@ func TestNeighbours(t *testing.T) {
 	used := p.used()
 	all := time.Since(x.began) * time.Duration(runtime.NumCPU())
 	if got, want := x.share(), float64(used)/float64(all); got < want-.1 {
-		t.Errorf("another burnt %v in %v: got %.2f, want at least %.2f", used, time.Since(began), got, want)
+		return fmt.Errorf("another burnt %v in %v: got %.2f, want at least %.2f", used, time.Since(x.began), got, want)
 	}
+	return nil
 }
 
 // TestSavePage: what stands around the marks stays, and a page without them, or

@@ -89,6 +89,7 @@ func between(sorted []time.Duration, p float64) (low, high time.Duration) {
 
 // TestPercentiles: service times of several shapes, and enough connections.
 func TestPercentiles(t *testing.T) {
+	statistics(t)
 	random := rand.New(rand.NewPCG(7, 7))
 	shapes := map[string]func() time.Duration{
 		"constant": func() time.Duration { return 3 * time.Millisecond },
@@ -138,6 +139,7 @@ func TestPercentiles(t *testing.T) {
 // for more than it can do. A closed loop of n sees n times 10 ms and no more, for
 // it waits; of an open loop each request waits longer than the one before.
 func TestOverload(t *testing.T) {
+	statistics(t)
 	const service, n, over = 10 * time.Millisecond, 8, 4 * time.Second
 	synctest.Test(t, func(t *testing.T) {
 		r := measured(t, Spec{Schedule: Schedule{Shape: Closed}, Connections: n, Warm: time.Second, For: over}, serial(service))
@@ -164,6 +166,7 @@ func TestOverload(t *testing.T) {
 
 // TestQueue: a Poisson stream and constant service are the queue M/D/1.
 func TestQueue(t *testing.T) {
+	statistics(t)
 	const service, load = 10 * time.Millisecond, 0.8
 	synctest.Test(t, func(t *testing.T) {
 		s := Spec{Schedule: Schedule{Shape: Poisson, Rate: 80}, Connections: 200, For: 1000 * time.Second, Timeout: time.Minute, Seed: 3}
@@ -197,6 +200,7 @@ func TestQueue(t *testing.T) {
 // TestStall: for one second in ten nothing is answered. An open loop shows what
 // clients feel of it; in a closed loop each connection feels it once.
 func TestStall(t *testing.T) {
+	statistics(t)
 	stalling := func() known {
 		begin := time.Now()
 		return func() time.Duration {
@@ -294,4 +298,14 @@ func TestRamp(t *testing.T) {
 			}
 		}
 	})
+}
+
+// statistics skips a test under the race detector: it wants many thousands of
+// requests in fake time, for which that takes half a minute and fails a check of its
+// own (tsan_rtl.cpp, an epoch's end). What runs at once there does in other tests.
+func statistics(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("not for the race detector")
+	}
 }
