@@ -67,7 +67,7 @@ type streamTunnel struct {
 	answered atomic.Bool // the CONNECT of a tunnel that we accept
 	mu       sync.Mutex
 	failed   error    // why it never got a stream; delivered by Notified; guarded by mu
-	_        [16]byte // the size of two cache lines, or every other one would begin within one
+	_        [24]byte // the size of two cache lines, or every other one would begin within one
 }
 
 // Adopt makes a tunnel of a stream of another connection: one inside a tunnel,
