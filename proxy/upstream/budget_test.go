@@ -39,23 +39,20 @@ func (x *quietCaller) Chunk(_ *turn.Turn, c *message.Chunk) {
 	}
 }
 
-// TestCallAllocatesNothing: a call on an unused connection, from the pick to
+// quietCalls returns what makes one call on an unused connection, from the pick to
 // its being unused again.
-func TestCallAllocatesNothing(t *testing.T) {
-	if raceEnabled || buf.Check {
-		t.Skip("not in this build")
-	}
+func quietCalls(t testing.TB) (once func(), x *quietCaller) {
 	b := newBackend(LeastRequest, members(1))
 	e := b.Endpoints()[0]
 	c := &conn{ep: e, tun: sinkTunnel{}, state: opening}
-	c.lane.Store(&c.home)
+	c.lane.Store(&e.rest)
 	c.codec.Init(c.tun, c, nil)
 	var tn turn.Turn
 	c.Opened(&tn)
-	x := &quietCaller{}
+	x = &quietCaller{}
 	q := &message.Request{Method: []byte("GET"), Path: []byte("/"), Authority: []byte("h")}
 	response := []byte(hello)
-	once := func() {
+	return func() {
 		e, _ := b.Pick(nil)
 		x.Lock()
 		x.resp.Reset()
@@ -66,12 +63,26 @@ func TestCallAllocatesNothing(t *testing.T) {
 		_ = call.WriteHead(&tn, q, true)
 		x.Unlock()
 		c.Data(&tn, response, false)
+	}, x
+}
+
+func TestCallAllocatesNothing(t *testing.T) {
+	if raceEnabled || buf.Check {
+		t.Skip("not in this build")
 	}
+	once, x := quietCalls(t)
 	once()
 	if n := testing.AllocsPerRun(1000, once); n != 0 {
 		t.Errorf("%v allocations a call", n)
 	}
 	if x.ended < 1000 {
 		t.Errorf("%d calls ended", x.ended)
+	}
+}
+
+func BenchmarkReuse(b *testing.B) {
+	once, _ := quietCalls(b)
+	for b.Loop() {
+		once()
 	}
 }

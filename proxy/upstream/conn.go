@@ -34,15 +34,15 @@ const (
 
 // A conn is an inner HTTP/1 connection to an endpoint, and the call it serves.
 //
-// While it serves, the lane is the exchange's; while it is unused, its own.
-// Whoever has loaded the lane's pointer locks it and looks again.
+// While it serves, or is opened for a call, the lane is that call's; otherwise the
+// one of its endpoint's connections at rest. Whoever has loaded the lane's pointer
+// locks it and looks again.
 type conn struct {
 	// Set once.
 	ep  *Endpoint
 	tun hbone.Tunnel
 
 	lane atomic.Pointer[turn.Lane]
-	home turn.Lane
 
 	// Guarded by the lane.
 	h        CallHandler // nil while unused
@@ -58,7 +58,7 @@ type conn struct {
 	owed     int                 // response body bytes whose credit has not gone back
 	to       hbone.TunnelHandler // who has the tunnel, if it was moved
 
-	idleSince atomic.Int64 // a turn.Tick
+	idleSince turn.Tick // or closed since
 }
 
 // lock takes whatever lane the connection is in.
@@ -73,32 +73,20 @@ func (c *conn) lock() *turn.Lane {
 	}
 }
 
-// adopt takes an unused connection into the lane of its next call. The lane is
-// held; the connection's own lane comes after it in the lock order, because
-// whoever holds that takes no other. One whose mesh connection is to go away is
-// not used again, or it would hold that up.
-func (c *conn) adopt(t *turn.Turn, lane *turn.Lane, h CallHandler) bool {
-	c.home.Lock()
-	defer c.home.Unlock()
-	if c.state != unused {
-		return false
-	}
-	if hbone.Draining(c.tun) {
-		c.close(t)
-		return false
-	}
+// adopt takes an unused connection into the lane of its next call. Both lanes are
+// held.
+func (c *conn) adopt(lane *turn.Lane, h CallHandler) {
 	c.state, c.h = serving, h
 	c.reused, c.started, c.sentEnd, c.ended = true, false, false, false
 	c.progress = filters.SentNothing
 	c.lane.Store(lane)
-	return true
 }
 
 // await takes a connection that is being opened for nobody into the lane of a
 // call, as adopt does.
 func (c *conn) await(lane *turn.Lane, h CallHandler) bool {
-	c.home.Lock()
-	defer c.home.Unlock()
+	c.ep.rest.Lock()
+	defer c.ep.rest.Unlock()
 	if c.state != opening || c.h != nil {
 		return false
 	}
@@ -149,22 +137,13 @@ func (c *conn) Cancel(t *turn.Turn) {
 	c.h = nil
 	c.ep.active.Add(-1)
 	if c.state == opening {
-		c.lane.Store(&c.home)
+		c.lane.Store(&c.ep.rest)
 		return
 	}
 	c.state = over
 	c.codec.Release() // it may be in the middle of Feed, with the caller's message in hand
-	c.lane.Store(&c.home)
+	c.lane.Store(&c.ep.rest)
 	c.tun.Abort(t, hbone.CodeCancel)
-}
-
-// retire ends an unused connection.
-func (c *conn) retire(t *turn.Turn) {
-	c.home.Lock()
-	defer c.home.Unlock()
-	if c.state == unused {
-		c.close(t)
-	}
 }
 
 // close ends a connection in order: what was written leaves, and the far end
@@ -172,8 +151,8 @@ func (c *conn) retire(t *turn.Turn) {
 func (c *conn) close(t *turn.Turn) {
 	c.state, c.h = over, nil
 	c.codec.Release()
-	c.idleSince.Store(int64(t.Tick()))
-	c.lane.Store(&c.home)
+	c.idleSince = t.Tick()
+	c.lane.Store(&c.ep.rest)
 	if c.ep.linger(c) {
 		c.tun.CloseWrite(t)
 	} else {
@@ -190,9 +169,9 @@ func (c *conn) Opened(t *turn.Turn) {
 	defer l.Unlock()
 	switch {
 	case c.state != opening:
-	case c.h == nil:
+	case c.h == nil: // it is in the lane of those at rest
 		c.ep.dropBorn(c)
-		c.keep(t)
+		c.ep.putIdle(t, c)
 	default:
 		c.state = serving
 		c.h.Ready(t)
@@ -200,22 +179,11 @@ func (c *conn) Opened(t *turn.Turn) {
 }
 
 // keep makes the connection available to the next call. It is the last thing
-// done with the connection in this lane: another call may have it at once.
+// done with the connection in the call's lane: another may have it at once.
 func (c *conn) keep(t *turn.Turn) {
-	home := c.lane.Load() == &c.home // its own lane is held already: nobody wanted it while it opened
-	c.state, c.h = unused, nil
-	c.idleSince.Store(int64(t.Tick()))
-	c.lane.Store(&c.home) // before it can be found: adopt takes the home lane
-	if c.ep.putIdle(c) {
-		return
-	}
-	if !home {
-		c.home.Lock()
-		defer c.home.Unlock()
-	}
-	if c.state == unused { // it may have ended meanwhile
-		c.close(t)
-	}
+	c.ep.rest.Lock()
+	defer c.ep.rest.Unlock()
+	c.ep.putIdle(t, c)
 }
 
 // Data feeds the codec. Bytes that are not body (heads, chunk sizes) are done
@@ -296,7 +264,7 @@ func (c *conn) release(t *turn.Turn, end bool) {
 	case !c.sentEnd: // the response came before the request's end: stop the upload
 		c.state = over
 		c.codec.Release()
-		c.lane.Store(&c.home)
+		c.lane.Store(&c.ep.rest)
 		c.tun.Abort(t, hbone.CodeCancel)
 	case end || !c.codec.Reusable() || hbone.Draining(c.tun):
 		c.close(t)
@@ -306,7 +274,7 @@ func (c *conn) release(t *turn.Turn, end bool) {
 }
 
 // spoiled ends an unused connection on which the far end closed, or spoke out
-// of turn. A call that took it off the idle list meanwhile finds it over.
+// of turn.
 func (c *conn) spoiled(t *turn.Turn, inOrder bool) {
 	c.ep.dropIdle(c)
 	if inOrder {
@@ -323,7 +291,7 @@ func (c *conn) fail(t *turn.Turn, f *fault.Fault) {
 	h, was := c.h, c.state
 	c.state, c.h = over, nil
 	c.codec.Release()
-	c.lane.Store(&c.home)
+	c.lane.Store(&c.ep.rest)
 	if was == serving || was == switched {
 		c.tun.Abort(t, hbone.CodeCancel)
 	}

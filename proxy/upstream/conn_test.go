@@ -115,7 +115,7 @@ func TestLinger(t *testing.T) {
 		c.say("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 		x.want("head 200", "end")
 		c.wantEnd(true)
-		now := time.Now()
+		now := turn.TickOf(time.Now())
 		x.do(func(tn *turn.Turn) { r.e.sweep(tn, now.Add(-IdleTimeout), now.Add(-lingerTime)) })
 		c.say("still talking")
 		if n := r.e.lingering(); n != 1 {
@@ -149,7 +149,9 @@ func TestSweep(t *testing.T) {
 			xs[i].want("head 200", "body hello", "end")
 			r.wantCounts(t, 1-i, i+1)
 		}
-		r.e.idle[0].idleSince.Add(-int64(61 * time.Second))
+		r.e.rest.Lock()
+		r.e.idle[0].idleSince = r.e.idle[0].idleSince.Add(-61 * time.Second)
+		r.e.rest.Unlock()
 		xs[0].do(r.e.Sweep)
 		r.wantCounts(t, 0, 1)
 		apps[0].wantEnd(true)
@@ -450,8 +452,8 @@ func TestDrainingNode(t *testing.T) {
 	s.Drain()
 	eventually(t, "GOAWAY arrives", func() bool {
 		e := r.e
-		e.mu.Lock()
-		defer e.mu.Unlock()
+		e.rest.Lock()
+		defer e.rest.Unlock()
 		return len(e.idle) == 1 && hbone.Draining(e.idle[0].tun)
 	})
 	c1.say(hello)
@@ -493,7 +495,7 @@ func TestHammer(t *testing.T) {
 				case <-time.After(time.Millisecond):
 				}
 				var tn turn.Turn
-				later := tn.Now().Add(time.Duration(n%5) * time.Second) // now and then all are too old
+				later := tn.Tick().Add(time.Duration(n%5) * time.Second) // now and then all are too old
 				r.e.sweep(&tn, later, later)
 				tn.End()
 			}
