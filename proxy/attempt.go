@@ -42,9 +42,9 @@ func (x *exchange) forward(t *turn.Turn) {
 	}
 	var ready bool
 	if x.asHTTP2() {
-		x.call, ready = e.OpenHTTP2(t, x.lane.Load(), x)
+		x.call, ready = e.OpenHTTP2(t, x.lane, x)
 	} else {
-		x.call, ready = e.Open(t, x.lane.Load(), x)
+		x.call, ready = e.Open(t, x.lane, x)
 	}
 	if ready {
 		x.send(t)

@@ -95,10 +95,12 @@ type exchange struct {
 	down   downstream
 	svc    *snapshot.Service
 	source *measure.Source
+	lane   *turn.Lane
 
 	// Atomic: who comes from another goroutine finds the lane here, and looks
-	// again when it has it. Nil while the exchange is in the pool.
-	lane atomic.Pointer[turn.Lane]
+	// again when it has it. Nil while nobody may come: in the pool, and before the
+	// exchange has set a timer or met a filter. Most never do.
+	known atomic.Pointer[turn.Lane]
 
 	// Guarded by the lane. A response finds its exchange out of the processor's
 	// caches, if there are hundreds: what every one needs stands together.
@@ -167,20 +169,34 @@ func (p *Proxy) newExchange(t *turn.Turn, o origin) *exchange {
 		}
 	}
 	x.stream.Request, x.stream.Peer, x.stream.Start, x.began = &x.req, o.peer, t.Now(), t.Tick()
-	x.lane.Store(o.lane)
+	x.lane = o.lane
 	return x
+}
+
+// publish lets others come: a timer, or who wakes a filter.
+func (x *exchange) publish() {
+	if x.known.Load() == nil {
+		x.known.Store(x.lane)
+	}
+}
+
+// hide lets nobody come any more.
+func (x *exchange) hide() {
+	if x.known.Load() != nil {
+		x.known.Store(nil)
+	}
 }
 
 // enter takes the exchange's lane for somebody who comes from another
 // goroutine. It reports false, without the lane, if the exchange is over.
 func (x *exchange) enter() (*turn.Lane, bool) {
 	for {
-		l := x.lane.Load()
+		l := x.known.Load()
 		if l == nil {
 			return nil, false
 		}
 		l.Lock()
-		if x.lane.Load() == l {
+		if x.known.Load() == l {
 			return l, true
 		}
 		l.Unlock()
@@ -297,6 +313,7 @@ func (x *exchange) arm(t *turn.Turn) {
 		}
 	}
 	if at != 0 {
+		x.publish()
 		x.armed = true
 		x.p.wheel.Set(&x.timer, x, max(at.Sub(t.Tick()), 0))
 	}
@@ -373,22 +390,22 @@ func (x *exchange) finish(t *turn.Turn, keep bool) {
 		x.p.wheel.Stop(&x.timer)
 	}
 	x.stream.Attempts = x.attempts
-	keep = x.tell() && keep
+	keep = x.tell(t) && keep
 	if x.request.owed > 0 {
 		x.down.consume(t, x.request.owed)
 	}
-	x.lane.Store(nil)
+	x.hide()
 	x.down.done(t, keep)
 	t.Notify(x) // back to the pool when no frame of this turn refers to it any more
 }
 
 // tell runs what is due once an exchange is over. A panic in one of its steps is
 // counted and keeps nobody from hearing; it only ends the connection.
-func (x *exchange) tell() (ok bool) {
+func (x *exchange) tell(t *turn.Turn) (ok bool) {
 	ok = true
 	for next := routeDone; next < told; {
 		sound := false
-		next, sound = x.tellFrom(next)
+		next, sound = x.tellFrom(t, next)
 		ok = ok && sound
 	}
 	return ok
@@ -406,7 +423,7 @@ const (
 
 // tellFrom runs the steps from one on, and returns the step behind that which
 // panicked, or told.
-func (x *exchange) tellFrom(from teller) (next teller, sound bool) {
+func (x *exchange) tellFrom(t *turn.Turn, from teller) (next teller, sound bool) {
 	next, sound = from, true
 	defer func() {
 		if r := recover(); r != nil {
@@ -426,7 +443,7 @@ func (x *exchange) tellFrom(from teller) (next teller, sound bool) {
 		}
 		next++
 	}
-	x.observe()
+	x.observe(t)
 	next++
 	return next, sound
 }
@@ -444,7 +461,7 @@ func (x *exchange) Notified(t *turn.Turn) {
 	x.p.dropBody(&x.request)
 	x.response.drop()
 	p := x.p
-	x.p, x.down, x.svc, x.source, x.route, x.call, x.tried, x.joined = nil, nil, nil, nil, nil, nil, nil, nil
+	x.p, x.down, x.svc, x.source, x.lane, x.route, x.call, x.tried, x.joined = nil, nil, nil, nil, nil, nil, nil, nil, nil
 	x.request, x.response = requestSide{waits: x.request.waits}, responseSide{waits: x.response.waits}
 	x.asked, x.told = messages{}, messages{}
 	x.deadline, x.tryUntil, x.retryAt, x.began, x.started, x.moved = 0, 0, 0, 0, 0, 0
@@ -471,7 +488,7 @@ func (x *exchange) rescue(t *turn.Turn) {
 // told, unless a Worker has the stream just now.
 func (x *exchange) abandon(t *turn.Turn) {
 	if x.state == xOver { // in finish, behind all that could be told
-		x.lane.Store(nil)
+		x.hide()
 		x.down.cut(t)
 		return
 	}
@@ -485,13 +502,13 @@ func (x *exchange) abandon(t *turn.Turn) {
 	x.stream.Cancel(f)
 	if x.pending == noPhase || x.stream.Abandon() {
 		x.stream.Attempts, x.stream.Fault = x.attempts, f
-		x.tell()
+		x.tell(t)
 		x.p.dropBody(&x.request)
 		x.response.drop()
 	} else {
 		x.p.replay.Add(-int64(x.request.charged))
 	}
-	x.lane.Store(nil)
+	x.hide()
 	x.down.cut(t)
 	x.down.done(t, false)
 }

@@ -89,14 +89,13 @@ func serverFault(grpc int) bool {
 
 // observe turns the facts that the events left into counts and records. It is
 // the only place that does.
-func (x *exchange) observe() {
+func (x *exchange) observe(t *turn.Turn) {
 	p := x.p
 	x.spendNow(stageOf[x.state])
-	p.stats.Requests.Add(1)
 	if f := x.stream.Fault; f != nil {
 		p.stats.Faults[f.Kind].Add(1)
 	}
-	o := p.outcomes.Get().(*Outcome) // an observer is not known, so it would escape
+	o := p.lendOutcome(t)
 	*o = Outcome{
 		Stream: &x.stream, Source: x.source, Service: x.svc, Route: x.route, Random: x.random, Verdict: x.verdict,
 		Status: int(x.response.status), GRPC: -1, Ours: x.response.ours, Reason: x.reason, Exhausted: x.exhausted(),
@@ -109,17 +108,17 @@ func (x *exchange) observe() {
 		o.Received, o.Sent = o.Received+near, o.Sent+far
 	}
 	x.speaksGRPC(o)
-	x.measure(o)
+	x.measure(t, o)
 	if p.Observe != nil {
 		p.Observe(o)
 	}
-	*o = Outcome{}
-	p.outcomes.Put(o)
+	p.returnOutcome(t, o)
 }
 
-// measure counts a request in the mesh's metrics.
-func (x *exchange) measure(o *Outcome) {
+// measure counts a request, here and in the mesh's metrics.
+func (x *exchange) measure(t *turn.Turn, o *Outcome) {
 	if x.source == nil {
+		x.p.count(t, nil)
 		return
 	}
 	r := measure.Request{
@@ -134,7 +133,7 @@ func (x *exchange) measure(o *Outcome) {
 	if x.stream.Upgraded { // how long people talk is no latency
 		r.Duration -= x.stream.Times[filters.StageBody]
 	}
-	x.p.meter.Request(&r)
+	x.p.count(t, &r)
 }
 
 // exhausted reports whether there would have been another attempt if the route

@@ -111,7 +111,7 @@ func TestStaleObjectsAreTold(t *testing.T) {
 // counters are called so.
 func TestFamiliesAreWhole(t *testing.T) {
 	x := over(t, Options{Metrics: new(metrics.Registry)})
-	x.observe()
+	x.observe(new(turn.Turn))
 	seen, last := map[string]bool{}, ""
 	x.p.Metrics.Each(func(s *metrics.Series) {
 		if s.Name != last && seen[s.Name] {
@@ -162,20 +162,60 @@ func TestFailed(t *testing.T) {
 	}
 }
 
+// observers are the turns in which a request may end: a loop's, and any other.
+func observers() map[string]*turn.Turn {
+	loop := new(turn.Turn)
+	loop.Last()
+	return map[string]*turn.Turn{"loop": loop, "goroutine": new(turn.Turn)}
+}
+
 func TestObserveAllocatesNothing(t *testing.T) {
-	n := 0
-	x := over(t, Options{Observe: func(*Outcome) { n++ }})
-	if got := testing.AllocsPerRun(1000, func() { x.observe() }); got != 0 || n != 1001 {
-		t.Errorf("%v allocations, %d observed", got, n)
+	for name, tn := range observers() {
+		t.Run(name, func(t *testing.T) {
+			n := 0
+			x := over(t, Options{Observe: func(*Outcome) { n++ }})
+			if got := testing.AllocsPerRun(1000, func() { x.observe(tn); tn.End() }); got != 0 || n != 1001 {
+				t.Errorf("%v allocations, %d observed", got, n)
+			}
+			if got := x.p.stats.Requests.Load(); got != 1001 {
+				t.Errorf("%d requests are counted, want 1001", got)
+			}
+		})
 	}
 }
 
-// BenchmarkObserve: what the engine does for telemetry when a request is over.
+// TestCountedBeforeTold: a client that has its answer finds it among the metrics.
+func TestCountedBeforeTold(t *testing.T) {
+	x := over(t, Options{})
+	for name, tn := range observers() {
+		before, told := x.p.stats.Requests.Load(), int64(0)
+		tn.Mark(flusher(func() { told = x.p.stats.Requests.Load() - before }))
+		x.observe(tn)
+		tn.End()
+		if told != 1 {
+			t.Errorf("%s: %d requests are counted when the answer leaves, want 1", name, told)
+		}
+	}
+}
+
+type flusher func()
+
+func (f flusher) Flush(*turn.Turn) { f() }
+
+// BenchmarkObserve: what the engine does for telemetry when a request is over, with
+// as many in a turn as a busy one has.
 func BenchmarkObserve(b *testing.B) {
-	x := over(b, Options{})
-	b.ReportAllocs()
-	for b.Loop() {
-		x.began--
-		x.observe()
+	for name, tn := range observers() {
+		b.Run(name, func(b *testing.B) {
+			x := over(b, Options{})
+			b.ReportAllocs()
+			for n := 0; b.Loop(); n++ {
+				x.began--
+				x.observe(tn)
+				if n%16 == 0 {
+					tn.End()
+				}
+			}
+		})
 	}
 }

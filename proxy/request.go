@@ -109,7 +109,7 @@ func (x *exchange) requestBodyPhase(t *turn.Turn, ph phase, chain *filters.Chain
 	if !chain.SeesRequestBody() {
 		return true
 	}
-	x.spendNow(stageOf[x.state])
+	x.meetFilters(stageOf[x.state])
 	r := chain.RequestBody(&x.stream, c)
 	x.spendNow(filters.StageFilters)
 	switch r {

@@ -205,7 +205,7 @@ func (x *exchange) responseBodyPhase(t *turn.Turn, ph phase, chain *filters.Chai
 	if !chain.SeesResponseBody() {
 		return true
 	}
-	x.spendNow(stageOf[x.state])
+	x.meetFilters(stageOf[x.state])
 	r := chain.ResponseBody(&x.stream, c)
 	x.spendNow(filters.StageFilters)
 	switch r {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"github.com/sandwich-mesh/sandwich/internal/turn"
+	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
 
@@ -10,11 +11,48 @@ const keepOwn = turn.MaxEvents
 
 // A shelf is what an event loop keeps from turn to turn. It takes no lock, and has
 // what was used last at hand first; what is too much for it goes to the pools,
-// where the collector finds it. BenchmarkShelf: 22 → 6 ns.
+// where the collector finds it. BenchmarkShelf: 22 → 6 ns;
+// BenchmarkObserve, with what is counted: 162 → 99 ns.
 type shelf struct {
 	p         *Proxy
 	exchanges []*exchange
 	responses []*message.Response
+
+	outcome  Outcome // of the request that was over last; empty between turns
+	requests int64   // that are over and not counted yet; those of the tally among them
+	tally    measure.Tally
+}
+
+var _ turn.Flusher = (*shelf)(nil)
+
+// over is count by the loop's own turn.
+func (s *shelf) over(t *turn.Turn, r *measure.Request) {
+	if s.requests++; s.requests == 1 {
+		t.First(s)
+	}
+	if r != nil {
+		s.tally.Request(r)
+	}
+}
+
+// count counts a request that is over; r says of what kind it was, or is nil.
+func (p *Proxy) count(t *turn.Turn, r *measure.Request) {
+	if s := p.shelf(t); s != nil {
+		s.over(t, r)
+		return
+	}
+	p.stats.Requests.Add(1)
+	if r != nil {
+		p.meter.Request(r)
+	}
+}
+
+// Flush hands on what was counted, before the turn's last bytes leave: who has an
+// answer finds it among the metrics.
+func (s *shelf) Flush(*turn.Turn) {
+	s.p.stats.Requests.Add(s.requests)
+	s.requests, s.outcome = 0, Outcome{} // it refers to a snapshot
+	s.tally.Flush()
 }
 
 // shelf returns that of the turn's loop, or nil.
@@ -34,7 +72,7 @@ func (p *Proxy) newShelf(at *any) *shelf {
 	if *at != nil {
 		return nil
 	}
-	s := &shelf{p: p}
+	s := &shelf{p: p, tally: p.meter.Tally()}
 	*at = s
 	return s
 }
@@ -88,5 +126,21 @@ func (p *Proxy) lendResponse(t *turn.Turn) *message.Response {
 func (p *Proxy) returnResponse(t *turn.Turn, r *message.Response) {
 	if s := p.shelf(t); s == nil || !push(&s.responses, r) {
 		p.responses.Put(r)
+	}
+}
+
+// lendOutcome returns an outcome to be filled. On the stack it would escape: who
+// observes is not known.
+func (p *Proxy) lendOutcome(t *turn.Turn) *Outcome {
+	if s := p.shelf(t); s != nil {
+		return &s.outcome // a loop observes one after the other
+	}
+	return p.outcomes.Get().(*Outcome)
+}
+
+func (p *Proxy) returnOutcome(t *turn.Turn, o *Outcome) {
+	if p.shelf(t) == nil {
+		*o = Outcome{}
+		p.outcomes.Put(o)
 	}
 }

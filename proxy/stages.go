@@ -55,6 +55,13 @@ func (x *exchange) spend(t *turn.Turn) {
 // spendNow ends a stage by a look at the clock.
 func (x *exchange) spendNow(s filters.Stage) { x.stream.Spend(s, x.began.Ago()) }
 
+// meetFilters ends a stage before filters run. They may wait, and who wakes them
+// comes from anywhere.
+func (x *exchange) meetFilters(before filters.Stage) {
+	x.publish()
+	x.spendNow(before)
+}
+
 // waited says that the first byte of a request came before anybody could look at
 // it, and why.
 func (x *exchange) waited(t *turn.Turn, since turn.Tick, why filters.Stage) {
@@ -69,7 +76,7 @@ func (x *exchange) requestPhase(c *filters.Chain) *filters.Reply {
 		return c.Request(&x.stream)
 	}
 	x.keepHead()
-	x.spendNow(filters.StageQueue)
+	x.meetFilters(filters.StageQueue)
 	r := c.Request(&x.stream)
 	x.spendNow(filters.StageFilters)
 	return r
@@ -79,7 +86,7 @@ func (x *exchange) responsePhase(c *filters.Chain) *filters.Reply {
 	if !c.SeesResponse() {
 		return c.Response(&x.stream)
 	}
-	x.spendNow(filters.StageQueue)
+	x.meetFilters(filters.StageQueue)
 	r := c.Response(&x.stream)
 	x.spendNow(filters.StageFilters)
 	return r

@@ -135,7 +135,7 @@ func inState(r *rig, s state) (*exchange, *deafDown, *deafCall) {
 		r.Status, r.Length = 200, 10
 	}
 	if s == xOver {
-		x.lane.Store(nil)
+		x.hide()
 	}
 	return x, down, call
 }

@@ -36,7 +36,7 @@ func (x *exchange) relay(t *turn.Turn) {
 	x.deadline = 0
 	x.p.stats.Upgraded.Add(1)
 	x.joined = new(hbone.Relay)
-	x.joined.Init(x.lane.Load(), nil, x)
+	x.joined.Init(x.lane, nil, x)
 	near := x.down.upgrade(t, x.joined.Near())
 	far := x.call.Upgrade(t, x.joined.Far())
 	x.call = nil

@@ -3,6 +3,7 @@ package metrics
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -113,10 +114,41 @@ func TestCountingAllocatesNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkObserve(b *testing.B) {
-	var r Registry
-	h := r.Histogram("h", "", NewBounds(1e6, 0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000))
-	for b.Loop() {
-		h.Observe(7e6)
+// A batch adds up to what would have been observed one by one.
+func TestBatchAgainstTwin(t *testing.T) {
+	bounds := NewBounds(10, 0.5, 1, 5, 100)
+	r := rand.New(rand.NewPCG(1, 2))
+	one, many, batch := NewHistogram(bounds), NewHistogram(bounds), NewBatch(bounds)
+	for range 100 {
+		for range r.IntN(5) {
+			v := r.Int64N(2000)
+			one.Observe(v)
+			batch.Observe(v)
+		}
+		batch.AddTo(many)
 	}
+	var want, got []float64
+	wantSum, wantCount := one.Buckets(func(_ float64, n uint64) { want = append(want, float64(n)) })
+	sum, count := many.Buckets(func(_ float64, n uint64) { got = append(got, float64(n)) })
+	if !slices.Equal(got, want) || sum != wantSum || count != wantCount || count == 0 {
+		t.Errorf("got %v, sum %v of %d; want %v, %v of %d", got, sum, count, want, wantSum, wantCount)
+	}
+}
+
+func BenchmarkObserve(b *testing.B) {
+	bounds := NewBounds(1e6, 0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000)
+	h, batch := NewHistogram(bounds), NewBatch(bounds)
+	b.Run("histogram", func(b *testing.B) {
+		for b.Loop() {
+			h.Observe(7e6)
+		}
+	})
+	b.Run("batch", func(b *testing.B) {
+		for n := 0; b.Loop(); n++ {
+			batch.Observe(7e6)
+			if n%16 == 0 {
+				batch.AddTo(h)
+			}
+		}
+	})
 }

@@ -77,6 +77,7 @@ type Turn struct {
 	look   int // the count of events at which the clock is due
 	ending bool
 	shelf  *any
+	first  Flusher
 }
 
 // Last says that one goroutine uses the turn again and again.
@@ -104,6 +105,10 @@ func (t *Turn) read() {
 	t.now = time.Now()
 	t.tick = TickOf(t.now)
 }
+
+// First says that f is to be flushed before everything that was marked: it counts
+// what the others are going to tell. There is one at most.
+func (t *Turn) First(f Flusher) { t.first = f }
 
 // Mark says that f has something to flush. The caller sees to it that f is
 // marked once only.
@@ -136,6 +141,10 @@ func (t *Turn) End() {
 	t.ending = true
 	defer func() { t.ending = false }()
 	for {
+		if f := t.first; f != nil {
+			t.first = nil
+			f.Flush(t)
+		}
 		for t.at < len(t.dirty) { // Flush may mark more: nested connections come before their carriers
 			f := t.dirty[t.at]
 			t.dirty[t.at] = nil

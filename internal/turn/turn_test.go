@@ -49,6 +49,21 @@ func TestEndRepeatsUntilNothingIsLeft(t *testing.T) {
 	}
 }
 
+func TestFirstGoesBeforeWhatWasMarked(t *testing.T) {
+	var log []string
+	a, b := &thing{name: "a", log: &log}, &thing{name: "b", log: &log}
+	b.told = func(t *Turn) { t.Mark(b); t.First(a) }
+	var tn Turn
+	tn.Mark(b)
+	tn.First(a)
+	tn.Notify(b)
+	tn.End()
+	tn.End()
+	if want := []string{"flush a", "flush b", "tell b", "flush a", "flush b"}; !slices.Equal(log, want) {
+		t.Errorf("got %q, want %q", log, want)
+	}
+}
+
 func TestEndInsideAnUpcall(t *testing.T) {
 	var log []string
 	a, b := &thing{name: "a", log: &log}, &thing{name: "b", log: &log}

@@ -3,6 +3,7 @@ package measure
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
@@ -261,6 +262,56 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
+// What a tally hands on is what would have been counted one by one.
+func TestTallyAgainstTwin(t *testing.T) {
+	info, w := curl(t)
+	to, at := reviews(t)
+	r := rand.New(rand.NewPCG(3, 4))
+	var text [2]strings.Builder
+	var meters [2]*Meter
+	var registries [2]metrics.Registry
+	for i := range meters {
+		meters[i] = New(&registries[i], Options{Zone: "z1"})
+	}
+	tally := meters[1].Tally()
+	for range 500 {
+		q := request(nil, to, at)
+		q.Code = 200 + r.IntN(2)*300
+		if r.IntN(4) == 0 {
+			q.Protocol, q.GRPC, q.Asked, q.Told = GRPC, r.IntN(2), r.Uint32N(9), r.Uint32N(9)
+		}
+		q.Duration, q.Received, q.Sent = time.Duration(r.Int64N(1e10)), r.Int64N(1e6), r.Int64N(1e6)
+		q.Source = meters[0].Source(info, w)
+		meters[0].Request(q)
+		q.Source = meters[1].Source(info, w)
+		tally.Request(q)
+		if r.IntN(20) == 0 {
+			tally.Flush()
+		}
+	}
+	tally.Flush()
+	tally.Flush() // adds nothing
+	for i := range registries {
+		if err := registries[i].Expose(&text[i], metrics.Prometheus); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text[0].Len() < 1000 || text[0].String() != text[1].String() {
+		t.Errorf("one by one:\n%s\nby a tally:\n%s", &text[0], &text[1])
+	}
+}
+
+func TestTallyAllocatesNothing(t *testing.T) {
+	m := New(new(metrics.Registry), Options{})
+	info, w := curl(t)
+	to, at := reviews(t)
+	q := request(m.Source(info, w), to, at)
+	tally := m.Tally()
+	if got := testing.AllocsPerRun(1000, func() { tally.Request(q); tally.Flush() }); got != 0 {
+		t.Errorf("%v allocations a request, want 0", got)
+	}
+}
+
 func BenchmarkRequest(b *testing.B) {
 	m := New(new(metrics.Registry), Options{})
 	info, w := curl(b)
@@ -271,8 +322,20 @@ func BenchmarkRequest(b *testing.B) {
 		m.Request(q)
 	}
 	q := request(m.Source(info, w), to, at)
-	b.ReportAllocs()
-	for b.Loop() {
-		m.Request(q)
-	}
+	b.Run("one", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			m.Request(q)
+		}
+	})
+	b.Run("tally", func(b *testing.B) {
+		b.ReportAllocs()
+		tally := m.Tally()
+		for n := 0; b.Loop(); n++ {
+			tally.Request(q)
+			if n%16 == 0 {
+				tally.Flush()
+			}
+		}
+	})
 }

@@ -142,12 +142,17 @@ type Request struct {
 	Told      uint32 // and of its response
 }
 
-// Request counts one.
-func (m *Meter) Request(r *Request) {
-	k := key{
+// key says of what kind it is.
+func (r *Request) key() key {
+	return key{
 		source: r.Source, to: r.To, at: r.At, code: int16(r.Code), grpc: int8(r.GRPC),
 		fault: r.Fault, protocol: r.Protocol, exhausted: r.Exhausted,
 	}
+}
+
+// Request counts one.
+func (m *Meter) Request(r *Request) {
+	k := r.key()
 	s := m.set(&k)
 	s.duration.Observe(int64(r.Duration))
 	s.received.Observe(r.Received)
@@ -156,6 +161,53 @@ func (m *Meter) Request(r *Request) {
 		s.asked.Add(uint64(r.Asked))
 		s.told.Add(uint64(r.Told))
 	}
+}
+
+// A Tally counts requests for one goroutine and hands them on when it is asked to:
+// those of a turn are of few kinds, and counting one behind another of its kind
+// takes no atomics. BenchmarkRequest: 132 → 44 ns.
+type Tally struct {
+	m              *Meter
+	key            key
+	set            *set // nil: nothing is counted
+	asked, told    uint64
+	duration       metrics.Batch
+	received, sent metrics.Batch
+}
+
+// Tally returns one that has counted nothing.
+func (m *Meter) Tally() Tally {
+	return Tally{m: m, duration: metrics.NewBatch(milliseconds), received: metrics.NewBatch(bytes), sent: metrics.NewBatch(bytes)}
+}
+
+// Request counts one, which Flush will hand on.
+func (y *Tally) Request(r *Request) {
+	if k := r.key(); y.set == nil || k != y.key {
+		y.Flush()
+		y.key, y.set = k, y.m.set(&k)
+	}
+	y.duration.Observe(int64(r.Duration))
+	y.received.Observe(r.Received)
+	y.sent.Observe(r.Sent)
+	y.asked += uint64(r.Asked)
+	y.told += uint64(r.Told)
+}
+
+// Flush hands on what was counted. What comes next looks its set up anew: the
+// Meter may give sets up that nobody touches.
+func (y *Tally) Flush() {
+	s := y.set
+	if s == nil {
+		return
+	}
+	y.duration.AddTo(s.duration)
+	y.received.AddTo(s.received)
+	y.sent.AddTo(s.sent)
+	if y.key.protocol == GRPC {
+		s.asked.Add(y.asked)
+		s.told.Add(y.told)
+	}
+	y.set, y.asked, y.told = nil, 0, 0
 }
 
 // set finds the set of a kind.

@@ -58,11 +58,10 @@ type Endpoint struct {
 
 	calls sync.Pool // of *call2
 
-	// rest is the lane of all connections that serve no call. It comes behind the
-	// lane of a call. BenchmarkReuse: a lock of the list and one of each connection
-	// → this one, NN → NN ns.
+	// rest is the lane of all connections that serve no call; a call's comes before
+	// it. It guards:
 	rest turn.Lane
-	idle []*conn // unused inner connections, the latest last; guarded by rest
+	idle []*conn // unused inner connections, the latest last
 
 	// Guarded by mu, a leaf in the lock order.
 	mu     sync.Mutex
