@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/hbone/peer"
+	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/fault"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
@@ -39,7 +40,7 @@ type Stream struct {
 	// For people.
 	by         answer // who answered in place of the endpoint
 	waitsAt    uint8  // the filter that waits, or did last
-	waitsSince time.Time
+	waitsSince turn.Tick
 	timings    []timing
 
 	// Guarded by mu: a Waker and a cancelled deadline come from anywhere.

@@ -3,6 +3,8 @@ package filters
 import (
 	"slices"
 	"time"
+
+	"github.com/sandwich-mesh/sandwich/internal/turn"
 )
 
 // A Name says which filter of a chain one is.
@@ -97,7 +99,7 @@ func (c *Chain) Steps(t *Trace) []Step {
 // answered notes who gave a phase's answer, and passes it on.
 func (s *Stream) answered(at uint8, r *Reply) *Reply {
 	if r == Wait {
-		s.waitsAt, s.waitsSince = at, time.Now()
+		s.waitsAt, s.waitsSince = at, turn.TickOf(time.Now())
 	} else {
 		s.by = answer{true, s.level, s.phase, at}
 	}
@@ -106,7 +108,7 @@ func (s *Stream) answered(at uint8, r *Reply) *Reply {
 
 // waited notes the end of a wait, and how it ended.
 func (s *Stream) waited(r *Reply) {
-	s.note(timing{s.level, s.phase, s.waitsAt, true, time.Since(s.waitsSince)})
+	s.note(timing{s.level, s.phase, s.waitsAt, true, s.waitsSince.Ago()})
 	if r != nil {
 		s.by = answer{true, s.level, s.phase, s.waitsAt}
 	}

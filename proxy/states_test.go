@@ -134,6 +134,7 @@ func inState(r *rig, s state) (*exchange, *deafDown, *deafCall) {
 		r := x.NewResponse(&tn)
 		r.Status, r.Length = 200, 10
 	}
+	x.publish() // as whoever set its timer did
 	if s == xOver {
 		x.hide()
 	}
