@@ -72,16 +72,26 @@ func startPart(t *testing.T, r *Rig, name string, o PartOptions) *Process {
 // is cheaper than nothing at all only for the process that it leaves out.
 func TestCompare(t *testing.T) {
 	r := newRig(t)
-	echo := startPart(t, r, "echo", PartOptions{})
-	a := startPart(t, r, "relay-byte", PartOptions{To: echo.Addr})
-	idle := startPart(t, r, "relay-byte", PartOptions{To: echo.Addr})
-	bypass := *idle // load that never touches the process it is counted for
-	bypass.Addr = echo.Addr
 	plain := proxyPlan(small(4))
 	plain.Via = traffic.ViaPlain
-	costs, err := r.Compare(t.Context(), []Variant{{"relay", a, proxyPlan(small(4))}, {"bypass", &bypass, plain}})
+	var started []int
+	costs, err := r.Compare(t.Context(), func() ([]Variant, error) {
+		echo := startPart(t, r, "echo", PartOptions{})
+		a := startPart(t, r, "relay-byte", PartOptions{To: echo.Addr})
+		idle := startPart(t, r, "relay-byte", PartOptions{To: echo.Addr})
+		bypass := *idle // load that never touches the process it is counted for
+		bypass.Addr = echo.Addr
+		started = append(started, a.PID())
+		return []Variant{{"relay", a, proxyPlan(small(4))}, {"bypass", &bypass, plain}}, nil
+	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(started) != 2 || started[0] == started[1] {
+		t.Errorf("the rounds had the processes %v, want each its own", started)
+	}
+	if used := r.past; used < time.Millisecond || used > time.Minute {
+		t.Errorf("they are said to have used %v", used)
 	}
 	if len(costs[0].Costs) != 2 || len(costs[1].Costs) != 2 {
 		t.Fatalf("got %+v, want two rounds of each", costs)
@@ -97,11 +107,12 @@ func TestCompare(t *testing.T) {
 // gRPC goes through the relay that it is compared with.
 func TestCallsThroughRelay(t *testing.T) {
 	r := newRig(t)
-	end := startPart(t, r, "tunnel-grpc", PartOptions{Certs: r.certs["echo"]})
-	rel := startPart(t, r, "relay-tls", PartOptions{To: end.Addr, Certs: r.certs["waypoint"]})
 	plan := r.meshPlan(2, small(8))
 	plan.Calls = 4
-	costs, err := r.Compare(t.Context(), []Variant{{"relay", rel, plan}})
+	costs, err := r.Compare(t.Context(), func() ([]Variant, error) {
+		end := startPart(t, r, "tunnel-grpc", PartOptions{Certs: r.certs["echo"]})
+		return []Variant{{"relay", startPart(t, r, "relay-tls", PartOptions{To: end.Addr, Certs: r.certs["waypoint"]}), plan}}, nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +128,7 @@ func TestWhatGoesWrongIsSaid(t *testing.T) {
 	echo := startPart(t, r, "echo", PartOptions{})
 	t.Run("wrong protocol", func(t *testing.T) {
 		// The answering end takes a PROXY header for nonsense.
-		_, err := r.Compare(t.Context(), []Variant{{"echo", echo, proxyPlan(small(1))}})
+		_, err := r.round(t.Context(), 0, []Variant{{"echo", echo, proxyPlan(small(1))}}, barsCut, nil)
 		if err == nil {
 			t.Error("got no error")
 		}

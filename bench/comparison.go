@@ -49,8 +49,8 @@ func (r *Rig) Contests(ctx context.Context, works []Work, commit string) (*Compa
 }
 
 // What measuring takes besides the time that is measured: streams that come to
-// rest, processes that speak to each other; and for each proxy, starting it and
-// its load, and what goes before the first round.
+// rest, processes that speak to each other; and for each proxy in each round,
+// starting it and its load, and what goes before the first slice.
 const (
 	restTime  = 30 * time.Millisecond
 	drainTime = 150 * time.Millisecond
@@ -64,7 +64,7 @@ func (r *Rig) Estimate(works []Work) (d time.Duration) {
 			if !who.does(w) {
 				continue
 			}
-			d += beginTime + time.Duration(r.Rounds*contestCut.count(r.For))*(contestCut.slice+restTime)
+			d += time.Duration(r.Rounds) * (beginTime + time.Duration(contestCut.count(r.For))*(contestCut.slice+restTime))
 			if w.Latency {
 				d += time.Duration(r.Rounds) * (r.latencyTime() + latencyWarm + drainTime)
 			}

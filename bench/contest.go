@@ -179,55 +179,87 @@ const settle = 500 * time.Millisecond
 func (r *Rig) Contest(ctx context.Context, w Work) (*Contest, error) {
 	defer r.Clear()
 	others := r.watch()
-	end, err := r.end(w)
-	if err != nil {
-		return nil, err
-	}
 	c := &Contest{Work: w}
-	var vs []Variant
-	var ran []*Entry
-	for _, who := range contestants() {
-		if !who.does(w) {
-			continue
-		}
-		e := &Entry{Name: who.name, Note: who.note, Version: who.version()}
-		c.Entries = append(c.Entries, e)
-		e.proc, e.metrics, err = who.start(ctx, r, w, end)
-		switch {
-		case err != nil && who.name == Ours: // there is nothing to compare with
+	var f *lineUp
+	var costs []Costs
+	for round := range r.Rounds {
+		var err error
+		if f, err = r.lineUp(ctx, c); err != nil {
 			return nil, err
-		case err != nil:
-			e.Missing = strings.Join(strings.Fields(err.Error()), " ")
-			r.logf("  %s: %s", e.Name, e.Missing)
-			continue
 		}
-		ran = append(ran, e)
-		vs = append(vs, Variant{Name: e.Name, Proc: e.proc, Plan: r.planOf(w)})
+		if round == 0 {
+			if err := idleOfAll(ctx, f.ran); err != nil {
+				return nil, err
+			}
+		}
+		if costs, err = r.round(ctx, round, f.variants, contestCut, costs); err != nil {
+			return nil, err
+		}
+		if round < r.Rounds-1 { // the last are still needed
+			r.Clear()
+		}
 	}
-	if err := idleOfAll(ctx, ran); err != nil {
-		return nil, err
-	}
-	costs, err := r.compare(ctx, vs, contestCut)
-	if err != nil {
-		return nil, err
-	}
-	for i, e := range ran {
+	for i, e := range f.ran {
 		cpu, ratio, held := spread(costs[i].Costs), Ratio(costs[i], costs[0]), costs[i].Held
 		e.CPU, e.Ratio, e.Loaded = &cpu, &ratio, &held
 		if e.metrics == "" {
 			continue
 		}
-		n, err := r.allocsOf(ctx, e, vs[i].Plan)
+		n, err := r.allocsOf(ctx, e, f.variants[i].Plan)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", e.Name, err)
 		}
 		e.Allocs = &n
 	}
 	if w.Latency {
-		err = r.added(ctx, c, end, ran)
+		if err := r.added(ctx, c, f.end, f.ran); err != nil {
+			return nil, err
+		}
 	}
 	c.Neighbours = others.share()
-	return c, err
+	return c, nil
+}
+
+// A lineUp is everybody who does a work, started.
+type lineUp struct {
+	end      *Process // what answers
+	ran      []*Entry
+	variants []Variant // of ran
+}
+
+// lineUp starts them. What a first one finds, who takes part and who is missing, is
+// noted and holds for the others.
+func (r *Rig) lineUp(ctx context.Context, c *Contest) (*lineUp, error) {
+	end, err := r.end(c.Work)
+	if err != nil {
+		return nil, err
+	}
+	f, first, n := &lineUp{end: end}, len(c.Entries) == 0, 0
+	for _, who := range contestants() {
+		if !who.does(c.Work) {
+			continue
+		}
+		if first {
+			c.Entries = append(c.Entries, &Entry{Name: who.name, Note: who.note, Version: who.version()})
+		}
+		e := c.Entries[n]
+		n++
+		if e.Missing != "" {
+			continue
+		}
+		e.proc, e.metrics, err = who.start(ctx, r, c.Work, end)
+		switch {
+		case err != nil && (who.name == Ours || !first): // there is nothing to compare
+			return nil, err
+		case err != nil:
+			e.Missing = strings.Join(strings.Fields(err.Error()), " ")
+			r.logf("  %s: %s", e.Name, e.Missing)
+			continue
+		}
+		f.ran = append(f.ran, e)
+		f.variants = append(f.variants, Variant{Name: e.Name, Proc: e.proc, Plan: r.planOf(c.Work)})
+	}
+	return f, nil
 }
 
 func idleOfAll(ctx context.Context, ran []*Entry) error {

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 
@@ -33,19 +32,21 @@ func harness() Scenario {
 	return Scenario{
 		Bars: []Bar{{Name: name, Unit: "off", Most: 0.05}},
 		Run: func(ctx context.Context, r *Rig, f Figures) error {
-			echo, err := r.Part("echo", loadCPU, PartOptions{})
-			if err != nil {
-				return err
-			}
-			var vs []Variant
-			for _, n := range []string{"relay", "itself"} {
-				p, err := r.Part("relay-byte", proxyCPU, PartOptions{To: echo.Addr})
+			costs, err := r.Compare(ctx, func() ([]Variant, error) {
+				echo, err := r.Part("echo", loadCPU, PartOptions{})
 				if err != nil {
-					return err
+					return nil, err
 				}
-				vs = append(vs, Variant{n, p, proxyPlan(small(32))})
-			}
-			costs, err := r.Compare(ctx, vs)
+				var vs []Variant
+				for _, n := range []string{"relay", "itself"} {
+					p, err := r.Part("relay-byte", proxyCPU, PartOptions{To: echo.Addr})
+					if err != nil {
+						return nil, err
+					}
+					vs = append(vs, Variant{n, p, proxyPlan(small(32))})
+				}
+				return vs, nil
+			})
 			if err != nil {
 				return err
 			}
@@ -59,50 +60,53 @@ func harness() Scenario {
 
 // proxyCost compares PROXY in, plain out with the byte relay and HAProxy.
 func proxyCost() Scenario {
-	const vsRelay, vsHAProxy, peer = "proxy-plain-32-vs-byte-relay", "proxy-plain-32-vs-haproxy", "haproxy-vs-byte-relay"
+	const vsRelay, vsHAProxy, peerVsRelay = "proxy-plain-32-vs-byte-relay", "proxy-plain-32-vs-haproxy", "haproxy-vs-byte-relay"
 	const loops = "event-loops-vs-goroutines"
 	return Scenario{
 		Bars: []Bar{{Name: vsRelay, Most: 1.15}, {Name: vsHAProxy, Most: 1.00}, {Name: loops, Most: 1.00}},
 		Run: func(ctx context.Context, r *Rig, f Figures) error {
-			echo, err := r.Part("echo", loadCPU, PartOptions{})
-			if err != nil {
-				return err
-			}
-			way, err := r.waypoint(ctx, proxyCPU, upstream{Plain: echo.Addr})
-			if err != nil {
-				return err
-			}
-			rel, err := r.Part("relay-byte", proxyCPU, PartOptions{To: echo.Addr})
-			if err != nil {
-				return err
-			}
-			without, err := r.waypoint(ctx, proxyCPU, upstream{Plain: echo.Addr}, "--event-loops", "-1")
-			if err != nil {
-				return err
-			}
-			plan := proxyPlan(small(32))
-			vs := []Variant{{"waypoint", way.proxy, plan}, {"byte-relay", rel, plan}, {"goroutines", without.proxy, plan}}
-			ha, err := r.Peer(ctx, peers.HAProxy(), peers.Place{Application: echo.Addr})
-			switch {
-			case errors.Is(err, peers.ErrMissing):
-				f[vsHAProxy] = Figure{Missing: err}
-			case err != nil:
-				return err
-			default:
-				vs = append(vs, Variant{"haproxy", ha, plan})
-			}
-			costs, err := r.Compare(ctx, vs)
+			peer := peers.HAProxy()
+			missing := peer.Missing()
+			costs, err := r.Compare(ctx, func() ([]Variant, error) { return r.plainField(ctx, peer, missing == nil) })
 			if err != nil {
 				return err
 			}
 			f[vsRelay], f[loops] = compared(costs[0], costs[1]), compared(costs[0], costs[2])
-			if ha != nil {
+			if f[vsHAProxy] = (Figure{Missing: missing}); missing == nil {
 				f[vsHAProxy] = compared(costs[0], costs[3])
-				r.logf("  %s %.2f", peer, Ratio(costs[3], costs[1]).Median)
+				r.logf("  %s %.2f", peerVsRelay, Ratio(costs[3], costs[1]).Median)
 			}
 			return nil
 		},
 	}
+}
+
+// plainField starts who takes PROXY in and plain out: the waypoint, the byte relay,
+// the waypoint without event loops, and a peer.
+func (r *Rig) plainField(ctx context.Context, peer peers.Peer, with bool) ([]Variant, error) {
+	echo, err := r.Part("echo", loadCPU, PartOptions{})
+	if err != nil {
+		return nil, err
+	}
+	way, err := r.waypoint(ctx, proxyCPU, upstream{Plain: echo.Addr})
+	if err != nil {
+		return nil, err
+	}
+	rel, err := r.Part("relay-byte", proxyCPU, PartOptions{To: echo.Addr})
+	if err != nil {
+		return nil, err
+	}
+	without, err := r.waypoint(ctx, proxyCPU, upstream{Plain: echo.Addr}, "--event-loops", "-1")
+	if err != nil {
+		return nil, err
+	}
+	plan := proxyPlan(small(32))
+	vs := []Variant{{"waypoint", way.proxy, plan}, {"byte-relay", rel, plan}, {"goroutines", without.proxy, plan}}
+	if !with {
+		return vs, nil
+	}
+	p, err := r.Peer(ctx, peer, peers.Place{Application: echo.Addr})
+	return append(vs, Variant{peer.Name, p, plan}), err
 }
 
 // meshPlan is load through HBONE, from one client.
@@ -117,20 +121,8 @@ func meshCost(streams, conns int, bar float64) Scenario {
 	return Scenario{
 		Bars: []Bar{{Name: name, Most: bar}},
 		Run: func(ctx context.Context, r *Rig, f Figures) error {
-			end, err := r.Part("tunnel", loadCPU, PartOptions{Certs: r.certs["echo"]})
-			if err != nil {
-				return err
-			}
-			way, err := r.waypoint(ctx, proxyCPU, upstream{Tunnel: end.Addr})
-			if err != nil {
-				return err
-			}
-			rel, err := r.Part("relay-tls", proxyCPU, PartOptions{To: end.Addr, Certs: r.certs["waypoint"]})
-			if err != nil {
-				return err
-			}
 			plan := r.meshPlan(conns, small(streams))
-			costs, err := r.Compare(ctx, []Variant{{"waypoint", way.hbone, plan}, {"tls-relay", rel, plan}})
+			costs, err := r.Compare(ctx, func() ([]Variant, error) { return r.meshField(ctx, "tunnel", plan) })
 			if err != nil {
 				return err
 			}
@@ -138,6 +130,20 @@ func meshCost(streams, conns int, bar float64) Scenario {
 			return nil
 		},
 	}
+}
+
+// meshField starts the waypoint and the TLS relay before an end of a tunnel.
+func (r *Rig) meshField(ctx context.Context, part string, plan traffic.Plan) ([]Variant, error) {
+	end, err := r.Part(part, loadCPU, PartOptions{Certs: r.certs["echo"]})
+	if err != nil {
+		return nil, err
+	}
+	way, err := r.waypoint(ctx, proxyCPU, upstream{Tunnel: end.Addr, GRPC: plan.Calls > 0})
+	if err != nil {
+		return nil, err
+	}
+	rel, err := r.Part("relay-tls", proxyCPU, PartOptions{To: end.Addr, Certs: r.certs["waypoint"]})
+	return []Variant{{"waypoint", way.hbone, plan}, {"tls-relay", rel, plan}}, err
 }
 
 // callsPlan is gRPC through HBONE: so many calls at once, each mesh connection
@@ -154,20 +160,8 @@ func callCost(calls, conns int, bar float64) Scenario {
 	return Scenario{
 		Bars: []Bar{{Name: name, Most: bar}},
 		Run: func(ctx context.Context, r *Rig, f Figures) error {
-			end, err := r.Part("tunnel-grpc", loadCPU, PartOptions{Certs: r.certs["echo"]})
-			if err != nil {
-				return err
-			}
-			way, err := r.waypoint(ctx, proxyCPU, upstream{Tunnel: end.Addr, GRPC: true})
-			if err != nil {
-				return err
-			}
-			rel, err := r.Part("relay-tls", proxyCPU, PartOptions{To: end.Addr, Certs: r.certs["waypoint"]})
-			if err != nil {
-				return err
-			}
 			plan := r.callsPlan(conns, calls)
-			costs, err := r.Compare(ctx, []Variant{{"waypoint", way.hbone, plan}, {"tls-relay", rel, plan}})
+			costs, err := r.Compare(ctx, func() ([]Variant, error) { return r.meshField(ctx, "tunnel-grpc", plan) })
 			if err != nil {
 				return err
 			}

@@ -14,19 +14,21 @@ type watch struct {
 	began time.Time
 	busy  time.Duration // of the machine
 	own   time.Duration // of this process
+	past  time.Duration // of the rig's processes that had ended
 	err   error
 }
 
 // watch begins. It must be before the rig's processes start.
 func (r *Rig) watch() *watch {
-	w := &watch{rig: r, began: time.Now(), own: cpuOf(os.Getpid())}
+	r.mu.Lock()
+	w := &watch{rig: r, began: time.Now(), own: cpuOf(os.Getpid()), past: r.past}
+	r.mu.Unlock()
 	w.busy, w.err = account.Busy()
 	return w
 }
 
 // share is the part of the machine's CPU time that others have used since the
-// watch began, 0 where the system does not tell. It must be before the rig's
-// processes are cleared.
+// watch began, 0 where the system does not tell.
 func (w *watch) share() float64 {
 	busy, err := account.Busy()
 	if w.err != nil || err != nil {
@@ -35,6 +37,7 @@ func (w *watch) share() float64 {
 	others := busy - w.busy - (cpuOf(os.Getpid()) - w.own)
 	w.rig.mu.Lock()
 	defer w.rig.mu.Unlock()
+	others -= w.rig.past - w.past
 	for _, p := range w.rig.started {
 		others -= p.used()
 	}

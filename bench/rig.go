@@ -36,6 +36,7 @@ type Rig struct {
 	nice    string // program that has a process stand back; "" if there is none
 	mu      sync.Mutex
 	started []*Process
+	past    time.Duration // CPU time of the processes that Clear has ended
 }
 
 // NewRig makes a rig with a temporary directory.
@@ -93,9 +94,14 @@ func (r *Rig) Clear() {
 	started := r.started
 	r.started = nil
 	r.mu.Unlock()
+	var used time.Duration
 	for _, p := range started {
 		p.Stop()
+		used += p.used()
 	}
+	r.mu.Lock()
+	r.past += used
+	r.mu.Unlock()
 }
 
 // Close ends everything and removes the rig's files.

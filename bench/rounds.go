@@ -56,15 +56,35 @@ func (c cut) measure() traffic.Measure {
 	return traffic.Measure{Warm: c.warm, For: c.slice, Whole: c.whole}
 }
 
-// Compare runs rounds in which every variant has its turn, each slice beginning
-// with another one.
-func (r *Rig) Compare(ctx context.Context, variants []Variant) ([]Costs, error) {
-	return r.compare(ctx, variants, barsCut)
+// A field starts all that a round needs, and returns those that take part.
+type field func() ([]Variant, error)
+
+// Compare runs rounds, each with processes of its own, in which every variant has
+// its turn, each slice beginning with another one.
+//
+// Where the pages of a process happen to lie decides up to a fifth of what it costs,
+// for as long as it lives: with one process for all rounds two runs did not agree,
+// however long they took.
+func (r *Rig) Compare(ctx context.Context, start field) (all []Costs, err error) {
+	for round := range r.Rounds {
+		variants, err := start()
+		if err != nil {
+			return nil, err
+		}
+		if all, err = r.round(ctx, round, variants, barsCut, all); err != nil {
+			return nil, err
+		}
+		r.Clear()
+	}
+	return all, nil
 }
 
-func (r *Rig) compare(ctx context.Context, variants []Variant, c cut) ([]Costs, error) {
-	all := make([]Costs, len(variants))
-	sessions := make([]*Session, len(variants))
+// round runs one and adds what the variants cost to what they did before.
+func (r *Rig) round(ctx context.Context, round int, variants []Variant, c cut, all []Costs) ([]Costs, error) {
+	if all == nil {
+		all = make([]Costs, len(variants))
+	}
+	sessions, sums := make([]*Session, len(variants)), make([]tally, len(variants))
 	for i, v := range variants {
 		all[i].Name = v.Name
 		s, err := r.Load(ctx, v.Proc, v.Plan)
@@ -77,28 +97,25 @@ func (r *Rig) compare(ctx context.Context, variants []Variant, c cut) ([]Costs, 
 			return nil, fmt.Errorf("%s: %w", v.Name, err)
 		}
 	}
-	for round := range r.Rounds {
-		sums := make([]tally, len(variants))
-		for n := range c.count(r.For) {
-			for i := range variants {
-				at := (n + i) % len(variants)
-				res, err := sessions[at].Measure(ctx, c.measure())
-				if err != nil {
-					return nil, fmt.Errorf("%s, round %d: %w", variants[at].Name, round+1, err)
-				}
-				sums[at].add(res)
+	for n := range c.count(r.For) {
+		for i := range variants {
+			at := (n + i) % len(variants)
+			res, err := sessions[at].Measure(ctx, c.measure())
+			if err != nil {
+				return nil, fmt.Errorf("%s, round %d: %w", variants[at].Name, round+1, err)
 			}
+			sums[at].add(res)
 		}
-		for i, v := range variants {
-			if sums[i].requests == 0 { // a slice may pass so when neighbours keep the CPU, a round may not
-				return nil, fmt.Errorf("%s, round %d: no request was answered", v.Name, round+1)
-			}
-			all[i].add(&sums[i])
-			if err := all[i].hold(v.Proc); err != nil {
-				return nil, err
-			}
-			r.logf("  round %d  %-26s %s", round+1, v.Name, &sums[i])
+	}
+	for i, v := range variants {
+		if sums[i].requests == 0 { // a slice may pass so when neighbours keep the CPU, a round may not
+			return nil, fmt.Errorf("%s, round %d: no request was answered", v.Name, round+1)
 		}
+		all[i].add(&sums[i])
+		if err := all[i].hold(v.Proc); err != nil {
+			return nil, err
+		}
+		r.logf("  round %d  %-26s %s", round+1, v.Name, &sums[i])
 	}
 	return all, nil
 }

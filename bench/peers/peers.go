@@ -87,6 +87,12 @@ type Place struct {
 // ErrMissing says that a program is not installed.
 var ErrMissing = errors.New("is not installed")
 
+// Missing is an ErrMissing, with what brings the program, unless it is installed.
+func (p Peer) Missing() error {
+	_, err := p.find()
+	return err
+}
+
 // Command writes the peer's configuration into dir and returns what starts it.
 func (p Peer) Command(dir string, at Place) ([]string, error) {
 	bin, err := p.find()
