@@ -2,8 +2,8 @@
 // compared with relays and peers, and what it holds on to.
 //
 // It makes no claim about absolute speed. Costs are CPU time of the proxy's
-// process per request, taken from rounds that interleave all variants, and
-// judged as ratios within one run: throughput and latency of a shared machine
+// process per request, taken from rounds that start all variants anew and
+// interleave them, and judged as ratios within one run: throughput and latency of a shared machine
 // say more about its neighbours.
 //
 // # Memory
