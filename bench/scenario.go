@@ -105,7 +105,7 @@ const scenarioTime = 15 * time.Minute
 func (s *Scenario) Judge(ctx context.Context, r *Rig) []Outcome {
 	limit := scenarioTime
 	if s.Long {
-		limit += r.Soak
+		limit += settleTime(r.Soak) + r.Soak
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -21,9 +21,13 @@ import (
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
 )
 
-// SoakTime is how long a soak lasts if nothing else is asked for. In less than some
-// minutes a heap may not have found its size, and that is growth too.
+// SoakTime is how long a soak is looked at if nothing else is asked for.
 const SoakTime = 20 * time.Minute
+
+// settleTime is how long it goes on before, if it is looked at for so long. A heap
+// that is collected once in two minutes takes some of them to find its size, and
+// that is growth too.
+func settleTime(soak time.Duration) time.Duration { return soak / 4 }
 
 // A soak is looked at so many times, but not more often than every soakLeast.
 const (
@@ -73,8 +77,8 @@ func (r *Rig) soak(ctx context.Context, seen []soaked, work func(context.Context
 	var done int64
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	began := time.Now()
-	for told := began; time.Since(began) < r.Soak; {
+	began := time.Now().Add(settleTime(r.Soak))
+	for told := time.Now(); time.Since(began) < r.Soak; {
 		n, err := work(ctx)
 		if err != nil {
 			return fmt.Errorf("after %v: %w", time.Since(began).Round(time.Second), err)
@@ -91,7 +95,9 @@ func (r *Rig) soak(ctx context.Context, seen []soaked, work func(context.Context
 			}
 		}
 		for i := range sum {
-			samples[i] = append(samples[i], sum[i])
+			if time.Since(began) >= 0 {
+				samples[i] = append(samples[i], sum[i])
+			}
 		}
 		if time.Since(told) > time.Minute {
 			told = time.Now()
@@ -103,7 +109,7 @@ func (r *Rig) soak(ctx context.Context, seen []soaked, work func(context.Context
 			return context.Cause(ctx)
 		}
 	}
-	if err := grown(samples, time.Since(began)/time.Duration(len(samples[0])), done, f); err != nil {
+	if err := grown(samples, time.Since(began)/time.Duration(max(len(samples[0]), 1)), done, f); err != nil {
 		return err
 	}
 	for _, b := range soakBars {
@@ -196,7 +202,8 @@ func (r *Rig) soakedWaypoints(ctx context.Context) (*soakedWaypoints, error) {
 			return w, err
 		}
 		u := upstream{Tunnel: end.Addr, GRPC: kind.grpc}
-		way, err := r.waypoint(ctx, proxyCPU, u, "--metrics-listen", metrics)
+		// Records are kept until 512 are there: that is to be soon.
+		way, err := r.waypoint(ctx, proxyCPU, u, "--metrics-listen", metrics, "--record-every", "4")
 		if err != nil {
 			return w, err
 		}
