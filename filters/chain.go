@@ -145,6 +145,9 @@ func (c *Chain) Conn(conn *Conn) error {
 
 // Request runs the request phase, first filter first, up to the first Reply.
 func (c *Chain) Request(s *Stream) *Reply {
+	if c.len == 0 {
+		return nil
+	}
 	run := c.enter(s, PhaseRequest)
 	sample := s.sample() || s.Watched
 	for i := int(run.next[PhaseRequest]); i < len(c.request); i++ {
@@ -203,6 +206,9 @@ func (c *Chain) RequestBody(s *Stream, b *message.Chunk) *Reply {
 // Every filter sees one response at most. A chain that has been through with
 // one lets another, which replaces it, pass unseen, body included.
 func (c *Chain) Response(s *Stream) *Reply {
+	if c.len == 0 {
+		return nil
+	}
 	run := c.enter(s, PhaseResponse)
 	if run.responded {
 		run.repliedAt = 0
@@ -266,11 +272,10 @@ func (c *Chain) ResponseBody(s *Stream, b *message.Chunk) *Reply {
 // Done tells every filter that was entered that the stream is over. A second
 // call does nothing.
 func (c *Chain) Done(s *Stream) {
-	if buf.Check {
-		s.mustBeFree()
+	if c.len == 0 {
+		return
 	}
-	run := &s.runs[c.level]
-	s.level, s.phase = c.level, PhaseDone
+	run := c.enter(s, PhaseDone)
 	if run.told {
 		return
 	}
@@ -331,7 +336,7 @@ func (c *Chain) enter(s *Stream, p Phase) *run {
 	if buf.Check {
 		s.mustBeFree()
 	}
-	s.level, s.phase = c.level, p
+	s.level, s.phase, s.entered = c.level, p, true
 	run := &s.runs[c.level]
 	if len(run.slots) < int(c.slots) {
 		run.slots = slices.Grow(run.slots[:0], int(c.slots))[:c.slots]

@@ -30,6 +30,7 @@ type Stream struct {
 	level   Level // the chain that is running, or did last,
 	phase   Phase // and its phase
 	touched bool  // something guarded by mu is not as Reset leaves it
+	entered bool  // a chain with filters was: runs are not as Reset leaves them
 
 	Times  Times         // where the time since Start went
 	spent  time.Duration // since Start: what Times has
@@ -99,8 +100,8 @@ func (s *Stream) Bind(e Engine) { s.engine = e }
 // (Abandon); every Waker of it is stale from here on. Slots, attempts and the
 // count of timed calls keep their memory.
 //
-// Most streams have never waited and have no Context: then what is guarded by mu
-// is as it was. BenchmarkReset: 23 → 15 ns.
+// Most streams have never waited and have no Context, and many meet no filter: then
+// what is guarded by mu, or of a chain, is as it was. BenchmarkReset: 23 → 13 ns.
 func (s *Stream) Reset() {
 	if s.touched {
 		s.forget()
@@ -113,6 +114,10 @@ func (s *Stream) Reset() {
 	s.Watched, s.Times, s.spent = false, Times{}, 0
 	s.by, s.timings = answer{}, s.timings[:0]
 	s.engine, s.chunk = nil, nil
+	if !s.entered {
+		return
+	}
+	s.entered = false
 	for i := range s.runs {
 		r := &s.runs[i]
 		clear(r.slots)
