@@ -15,8 +15,8 @@
 // # Concurrency
 //
 // A Backend's membership is an immutable set behind an atomic pointer. An inner
-// connection is guarded by a lane: that of the exchange it serves, or its own
-// while idle. An HTTP/2 connection is shared: each of its calls is guarded by the
+// connection is guarded by a lane: that of the exchange it serves, or that of all
+// which its endpoint has at rest. An HTTP/2 connection is shared: each of its calls is guarded by the
 // lane of its exchange. Pool locks are leaves.
 //
 // Start reading at Backend.Pick, then Endpoint.Open; for HTTP/2
