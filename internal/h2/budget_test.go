@@ -113,7 +113,7 @@ func TestSizes(t *testing.T) {
 		t.Errorf("what DATA needs ends at %d and %d: it has a cache line for receiving, and one for sending",
 			unsafe.Offsetof(s.sendWin), unsafe.Offsetof(s.prev))
 	}
-	if got, most := unsafe.Sizeof(Conn{}), uintptr(2248); got > most || got <= most-256 {
+	if got, most := unsafe.Sizeof(Conn{}), uintptr(1760); got > most || got <= most-256 {
 		t.Errorf("a Conn has %d bytes, the budget is %d: keep to it, or tighten it", got, most)
 	}
 }
