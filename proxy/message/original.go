@@ -22,6 +22,7 @@ func (o *Original) CopyTo(to, r *Request) {
 	h := &to.Header
 	h.arena = append(h.arena, r.Header.arena...)
 	h.fields = append(h.fields, o.fields...)
+	h.has = r.Header.has // which forgets no name until a Reset
 	to.Method, to.Scheme, to.Authority, to.Path, to.Upgrade = o.method, o.scheme, o.authority, o.path, o.upgrade
 	for _, v := range [...]*[]byte{&to.Method, &to.Scheme, &to.Authority, &to.Path, &to.Upgrade} {
 		h.keep(v, *v)

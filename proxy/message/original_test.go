@@ -44,6 +44,12 @@ func TestOriginal(t *testing.T) {
 		if s := head(&got); s != want {
 			t.Errorf("got  %s\nwant %s", s, want)
 		}
+		if v, _ := got.Header.ValueOf(Authorization); string(v) != "Bearer x" {
+			t.Errorf("authorization is %q to who asks by id, want what came", v)
+		}
+		if _, n := got.Header.First(Unknown, "x-3"); n != 1 {
+			t.Errorf("%d fields named x-3, want 1", n)
+		}
 		got.Header.Set("x-5", "of a review") // which nobody else sees
 		got.SetPath([]byte("/"))
 		if s := head(&r); s != changed {
