@@ -122,81 +122,99 @@ func (r *headReader) fail(status int, reason string, off int) *ParseError {
 // lines reads every whole line the arena holds.
 func (r *headReader) lines() (done bool, err *ParseError) {
 	b := r.header.Bytes()
-	for {
-		if r.scanned > r.pos { // a line was short before: look for its end only
-			i := bytes.IndexByte(b[r.scanned:], '\n')
-			if i < 0 {
-				r.scanned = int32(len(b))
-				return false, nil
-			}
-		}
-		start := int(r.pos)
-		if !r.started {
-			err = r.startLine(b)
-		} else if done, err = r.fieldLine(b); done {
-			return true, nil
-		}
-		if err == nil && int(r.pos) > start {
-			continue
-		}
-		// Short, or wrong. Only a whole line is wrong: the rest may be yet to come.
-		if bytes.IndexByte(b[start:], '\n') < 0 {
-			r.scanned = int32(len(b))
-			return false, nil
-		}
-		if err == nil {
-			err = r.fail(400, "line does not end in CRLF", start)
-		}
-		return false, err
+	if r.scanned > r.pos && bytes.IndexByte(b[r.scanned:], '\n') < 0 { // a line was short before
+		r.scanned = int32(len(b))
+		return false, nil
 	}
+	if !r.started {
+		err = r.startLine(b)
+	}
+	if r.started {
+		done, err = r.fieldLines(r.header.Padded(), len(b))
+	}
+	if done {
+		return true, nil
+	}
+	// Short, or wrong. Only a whole line is wrong: the rest may be yet to come.
+	if bytes.IndexByte(b[r.pos:], '\n') < 0 {
+		r.scanned = int32(len(b))
+		return false, nil
+	}
+	return false, err
 }
 
-// fieldLine reads the line at pos and moves on behind it; pos stays where it is
-// if b ends before the line does. done: it was the empty line.
-func (r *headReader) fieldLine(b []byte) (done bool, err *ParseError) {
+// fieldLines reads the field lines from pos on, and moves pos on behind them, up
+// to one that is none or that the n bytes of b end before. done: that was the
+// empty line.
+func (r *headReader) fieldLines(b []byte, n int) (done bool, err *ParseError) {
+	pos, left := int(r.pos), r.limits.Fields-int(r.fields)
+	for {
+		colon, end, known := message.FieldLine(b, pos)
+		if end == pos || b[end] != '\r' || b[end+1] != '\n' ||
+			known == message.Unknown && !validName(b, pos, colon, end) { // a known name needs no look
+			break
+		}
+		if left--; left < 0 {
+			err = r.fail(431, "too many fields", pos)
+			break
+		}
+		from, to, line := colon+2, end, true
+		if b[colon+1] != ' ' || b[from] <= ' ' || b[end-1] <= ' ' {
+			from, to, line = trim(b, colon, end)
+		}
+		name := message.Span{Off: uint32(pos), Len: uint32(colon - pos)}
+		value := message.Span{Off: uint32(from), Len: uint32(to - from)}
+		if !known.Hop() && r.kind != trailerSection {
+			r.header.Push(name, value, known, line)
+		} else if err = r.special(b, known, name, value); err != nil {
+			break
+		}
+		pos = end + 2
+	}
+	r.pos, r.fields = int32(pos), int32(r.limits.Fields-left)
+	if err != nil {
+		return false, err
+	}
+	return r.lastLine(b, n)
+}
+
+// lastLine reads the line at pos that is no field's: the empty one, one that the n
+// bytes of b end before, or one that is wrong.
+func (r *headReader) lastLine(b []byte, n int) (done bool, err *ParseError) {
 	pos := int(r.pos)
-	line := b[pos:]
-	if len(line) >= 2 && line[0] == '\r' && line[1] == '\n' {
+	if b[pos] == '\r' && b[pos+1] == '\n' {
 		r.pos += 2
 		return true, nil
 	}
-	colon := message.NameEnd(line)
-	if colon < 0 {
+	colon, end, _ := message.FieldLine(b, pos)
+	switch {
+	case end == n, end+1 == n && b[end] == '\r':
+		return false, nil
+	case !validName(b, pos, colon, end):
 		return false, r.fail(400, "invalid field name", pos)
 	}
-	known := message.LookupIn(line, colon) // a known name needs no other check
-	if known == message.Unknown && !message.ValidToken(line[:colon]) {
-		return false, r.fail(400, "invalid field name", pos)
-	}
-	from := colon + 1
-	for from < len(line) && (line[from] == ' ' || line[from] == '\t') {
-		from++
-	}
-	end := from + message.ValueEnd(line[from:])
-	if end+1 >= len(line) && (end == len(line) || line[end] == '\r') {
-		return false, nil // b ends before the line does
-	}
-	if line[end] != '\r' || line[end+1] != '\n' {
-		return false, r.fail(400, "invalid byte in a field value", pos)
-	}
-	r.pos += int32(end + 2)
-	to := end
-	for to > from && (line[to-1] == ' ' || line[to-1] == '\t') {
-		to--
-	}
-	if r.fields++; int(r.fields) > r.limits.Fields {
-		return false, r.fail(431, "too many fields", pos)
-	}
-	name := message.Span{Off: uint32(pos), Len: uint32(colon)}
-	value := message.Span{Off: uint32(pos + from), Len: uint32(to - from)}
-	if known.Hop() || r.kind == trailerSection {
-		return false, r.special(b, known, name, value)
-	}
-	r.header.Push(name, value, known, from == colon+2 && line[colon+1] == ' ' && to == end)
-	return false, nil
+	return false, r.fail(400, "invalid byte in a field value", pos)
 }
 
-// startLine reads the line at pos as fieldLine does.
+func validName(b []byte, pos, colon, end int) bool {
+	return pos <= colon && colon <= end && message.ValidToken(b[pos:colon])
+}
+
+// trim takes the white space off what stands between colon and end. line says that
+// it was one space before the value and none behind.
+func trim(b []byte, colon, end int) (from, to int, line bool) {
+	from, to = colon+1, end
+	for from < to && (b[from] == ' ' || b[from] == '\t') {
+		from++
+	}
+	for to > from && (b[to-1] == ' ' || b[to-1] == '\t') {
+		to--
+	}
+	return from, to, from == colon+2 && b[colon+1] == ' ' && to == end
+}
+
+// startLine reads the line at pos and moves pos on behind it; pos stays where it is
+// if b ends before the line does.
 func (r *headReader) startLine(b []byte) *ParseError {
 	line := b[r.pos:]
 	if r.kind == responseHead {
@@ -207,20 +225,29 @@ func (r *headReader) startLine(b []byte) *ParseError {
 
 func (r *headReader) requestLine(line []byte) *ParseError {
 	pos := int(r.pos)
-	m := message.TokenEnd(line)
-	if m == 0 || m == len(line) || line[m] != ' ' {
-		return r.fail(400, "invalid method", pos)
-	}
-	if !message.ValidMethod(line[:m]) {
-		return r.fail(400, "standard method in the wrong letter case", pos)
+	m := len("GET")
+	if len(line) <= m || string(line[:m+1]) != "GET " { // which most are
+		m = message.TokenEnd(line)
+		if m == 0 || m == len(line) || line[m] != ' ' {
+			return r.fail(400, "invalid method", pos)
+		}
+		if !message.ValidMethod(line[:m]) {
+			return r.fail(400, "standard method in the wrong letter case", pos)
+		}
 	}
 	n := message.TargetEnd(line[m+1:])
 	if n == 0 || m+1+n == len(line) || line[m+1+n] != ' ' {
 		return r.fail(400, "invalid request target", pos)
 	}
 	version := line[m+n+2:]
-	minor, ok := minorVersion(version)
-	if !ok || len(version) < 10 || version[8] != '\r' || version[9] != '\n' {
+	minor := uint8(1)
+	switch {
+	case len(version) < 10:
+		return r.badVersion(version, pos)
+	case string(version[:10]) == "HTTP/1.1\r\n":
+	case string(version[:10]) == "HTTP/1.0\r\n":
+		minor = 0
+	default:
 		return r.badVersion(version, pos)
 	}
 	r.method = message.Span{Off: uint32(pos), Len: uint32(m)}

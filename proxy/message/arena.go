@@ -1,5 +1,7 @@
 package message
 
+import "slices"
+
 // What follows is for codecs: they put a head's bytes into the arena as these
 // came, parse them there, and say where the fields are.
 
@@ -11,7 +13,9 @@ func (h *Header) Bytes() []byte { return h.arena }
 func (h *Header) Size() int { return len(h.arena) }
 
 // Write appends p to the arena without making it a field.
-func (h *Header) Write(p []byte) { h.arena = append(h.arena, p...) }
+func (h *Header) Write(p []byte) {
+	h.arena = append(slices.Grow(h.arena, len(p)+linePad), p...)
+}
 
 // Room returns room for n bytes behind what the arena holds, for a codec to put a
 // head together; nil if Reset would not keep an arena as large as that. It is
@@ -39,8 +43,12 @@ func (s Span) Of(b []byte) []byte { return b[s.Off : s.Off+s.Len : s.Off+s.Len] 
 // Push makes two runs of the arena a field. Name and value have been checked.
 // line says that the arena holds exactly "name: value CRLF" there.
 func (h *Header) Push(name, value Span, known Known, line bool) {
-	h.fields = append(h.fields, field{})
-	f := &h.fields[len(h.fields)-1] // filled in place: a struct put together first is stored in parts and loaded whole, which stalls
+	n := len(h.fields)
+	if n == cap(h.fields) {
+		h.fields = slices.Grow(h.fields, minFields)
+	}
+	h.fields = h.fields[:n+1]
+	f := &h.fields[n] // filled in place: a struct put together first is stored in parts and loaded whole, which stalls
 	f.name, f.nameLen, f.known = name.Off, uint16(name.Len), known
 	f.value, f.valueLen, f.line = value.Off, value.Len, line
 	h.has |= known.bit()

@@ -11,6 +11,8 @@ const (
 	// keepArena and keepFields are how much of a message's memory Reset keeps.
 	keepArena  = 16 << 10
 	keepFields = 128
+	// minFields is how many fields a table has room for at first.
+	minFields = 8
 )
 
 // A Header holds fields in wire order, over one arena. Names keep the letter

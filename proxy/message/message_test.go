@@ -1,7 +1,6 @@
 package message
 
 import (
-	"bytes"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -204,34 +203,6 @@ func TestKnown(t *testing.T) {
 	}
 }
 
-// TestLookupTwin changes each byte of each name to every other, with something
-// behind it and with nothing.
-func TestLookupTwin(t *testing.T) {
-	for k := Unknown + 1; k < numKnown; k++ {
-		name := []byte(names[k].name + ": v")
-		n := len(names[k].name)
-		for at := range n {
-			was := name[at]
-			for c := range 256 {
-				name[at] = byte(c)
-				want := Unknown
-				for other, row := range names {
-					if EqualFold(name[:n], row.lower) {
-						want = Known(other)
-					}
-				}
-				if got := LookupIn(name, n); got != want {
-					t.Fatalf("LookupIn(%q, %d) = %d, want %d", name, n, got, want)
-				}
-				if got := Lookup(name[:n:n]); got != want {
-					t.Fatalf("Lookup(%q) = %d, want %d", name[:n], got, want)
-				}
-			}
-			name[at] = was
-		}
-	}
-}
-
 // TestHas holds the bits of the names to the fields: what a look at them spares
 // must not be there.
 func TestHas(t *testing.T) {
@@ -281,53 +252,6 @@ func TestHas(t *testing.T) {
 		var other Header
 		other.CopyFrom(&h)
 		check(&other)
-	}
-}
-
-// TestScanTwins compares the eight-byte scanners with plain loops, for every
-// byte in every place.
-func TestScanTwins(t *testing.T) {
-	value := func(c byte) bool { return c == '\t' || c >= ' ' && c != 0x7f }
-	target := func(c byte) bool { return c > ' ' && c < 0x7f && c != '#' }
-	slow := func(b []byte, ok func(byte) bool) int {
-		i := 0
-		for i < len(b) && ok(b[i]) {
-			i++
-		}
-		return i
-	}
-	try := func(b []byte) {
-		if got, want := ValueEnd(b), slow(b, value); got != want {
-			t.Fatalf("ValueEnd(%q) = %d, want %d", b, got, want)
-		}
-		if got, want := TargetEnd(b), slow(b, target); got != want {
-			t.Fatalf("TargetEnd(%q) = %d, want %d", b, got, want)
-		}
-		if got, want := NameEnd(b), bytes.IndexByte(b, ':'); got != want {
-			t.Fatalf("NameEnd(%q) = %d, want %d", b, got, want)
-		}
-	}
-	for n := range 20 {
-		for at := range n {
-			for c := range 256 {
-				b := bytes.Repeat([]byte("\xff"), n)
-				b[at] = byte(c)
-				try(b)
-				copy(b, bytes.Repeat([]byte("a"), at))
-				try(b)
-			}
-		}
-	}
-	rnd := rand.New(rand.NewPCG(3, 4))
-	for range 20_000 {
-		b := make([]byte, rnd.IntN(40))
-		for i := range b {
-			b[i] = byte(rnd.Uint32()) | 0x20
-			if rnd.IntN(9) == 0 {
-				b[i] = "\t\x00\x7f\x80#\x1f:;"[rnd.IntN(8)]
-			}
-		}
-		try(b)
 	}
 }
 
@@ -549,44 +473,6 @@ func BenchmarkReset(b *testing.B) {
 	})
 }
 
-func BenchmarkLookup(b *testing.B) {
-	for _, name := range []string{"User-Agent", "x-forwarded-for", "X-rEQUEST-iD", "X-Custom"} {
-		line := []byte(name + ": and a value behind it")
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				LookupIn(line, len(name))
-			}
-		})
-		b.Run(name+"/alone", func(b *testing.B) {
-			for b.Loop() {
-				Lookup(line[:len(name):len(name)])
-			}
-		})
-		b.Run(name+"/folding", func(b *testing.B) {
-			row := names[Lookup(line[:len(name)])].lower
-			for b.Loop() {
-				EqualFold(line[:len(name)], row)
-			}
-		})
-	}
-}
-
-func BenchmarkNameEnd(b *testing.B) {
-	for _, name := range []string{"Host", "x-forwarded-for"} {
-		line := []byte(name + ": and a value behind it")
-		b.Run(name+"/words", func(b *testing.B) {
-			for b.Loop() {
-				NameEnd(line)
-			}
-		})
-		b.Run(name+"/search", func(b *testing.B) {
-			for b.Loop() {
-				bytes.IndexByte(line, ':')
-			}
-		})
-	}
-}
-
 // BenchmarkAbsent asks a head of seven fields for a name that it has not.
 func BenchmarkAbsent(b *testing.B) {
 	h := new(Header)
@@ -601,20 +487,6 @@ func BenchmarkAbsent(b *testing.B) {
 	b.Run("fields", func(b *testing.B) {
 		for b.Loop() {
 			h.valueOf(GRPCTimeout)
-		}
-	})
-}
-
-func BenchmarkValueEnd(b *testing.B) {
-	v := bytes.Repeat([]byte("v"), 64)
-	b.Run("words", func(b *testing.B) {
-		for b.Loop() {
-			ValueEnd(v)
-		}
-	})
-	b.Run("bytes", func(b *testing.B) {
-		for b.Loop() {
-			valueEndSlow(v)
 		}
 	})
 }

@@ -72,32 +72,46 @@ const (
 	highs = 0x80 * ones
 )
 
-// NameEnd returns where the first colon of a field line is, or -1. Names are
-// short: looking eight bytes at a time ends before a search made for long runs has
-// begun. BenchmarkNameEnd, "Host": 6 → 2 ns.
-func NameEnd(b []byte) int {
-	i := 0
-	for ; i+8 <= len(b); i += 8 {
-		x := binary.LittleEndian.Uint64(b[i:]) ^ ones*':'
-		if hit := (x - ones) &^ x & highs; hit != 0 { // its lowest bit is right, those above may not be
-			return i + bits.TrailingZeros64(hit)/8
-		}
-	}
-	for ; i < len(b); i++ {
-		if b[i] == ':' {
-			return i
-		}
-	}
-	return -1
-}
-
 // ValueEnd returns the length of the longest beginning of b that a field value
 // may have: no control but the tab (RFC 9110, section 5.5). In a line it stops
 // at the CR, so that one pass both checks the value and finds its end.
-//
-// Eight bytes at a time: BenchmarkValueEnd, 64 bytes: 38 → 13 ns.
-func ValueEnd(b []byte) int {
-	i := 0
+func ValueEnd(b []byte) int { return valueEnd(b, 0) }
+
+// valueEnd is ValueEnd from b[i] on, as an index of b. Most values are printable
+// ASCII, and for as long as this one is, a shorter test will do.
+// BenchmarkValueEnd, 64 bytes: 14 → 8 ns.
+func valueEnd(b []byte, i int) int {
+	if i < 0 { // never: but knowing it, the compiler checks no index below
+		return 0
+	}
+	for ; i <= len(b)-16; i += 16 {
+		p := (*[16]byte)(b[i : i+16 : i+16])
+		x := unprintable(p[0:8])
+		if x&highs == 0 {
+			if x = unprintable(p[8:16]); x&highs == 0 {
+				continue
+			}
+			i += 8
+		}
+		i += bits.TrailingZeros64(x&highs) / 8
+		if b[i] == '\r' {
+			return i
+		}
+		break
+	}
+	return valueEndSlow(b, i)
+}
+
+// unprintable marks, by its high bit, what is no printable ASCII among eight bytes.
+// The lowest mark is right, those above may not be: a sum carries, and a
+// difference borrows, only out of a byte that has a mark.
+func unprintable(b []byte) uint64 {
+	x := binary.LittleEndian.Uint64(b)
+	return (x - 0x20*ones) | (x + ones)
+}
+
+// valueEndSlow is valueEnd for any value, but still by words: 46 → 14 ns.
+func valueEndSlow(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
 		x := binary.LittleEndian.Uint64(b[i:])
 		lo := x &^ highs
@@ -108,14 +122,14 @@ func ValueEnd(b []byte) int {
 		if at := i + bits.TrailingZeros64(bad)/8; b[at] != '\t' {
 			return at
 		}
-		if n := valueEndSlow(b[i : i+8]); n < 8 {
+		if n := valueEndBytes(b[i : i+8]); n < 8 {
 			return i + n
 		}
 	}
-	return i + valueEndSlow(b[i:])
+	return i + valueEndBytes(b[i:])
 }
 
-func valueEndSlow(b []byte) int {
+func valueEndBytes(b []byte) int {
 	for i, c := range b {
 		if c < ' ' && c != '\t' || c == 0x7f {
 			return i
@@ -130,11 +144,8 @@ func valueEndSlow(b []byte) int {
 // the space.
 func TargetEnd(b []byte) int {
 	i := 0
-	for ; i+8 <= len(b); i += 8 {
-		x := binary.LittleEndian.Uint64(b[i:])
-		lo := x &^ highs
-		good := (lo + ones*(0x80-0x21)) &^ (lo + ones*(0x80-0x7f)) & (lo ^ ones*'#' + ones*0x7f) &^ x
-		if bad := highs &^ good; bad != 0 {
+	for ; i <= len(b)-8; i += 8 {
+		if bad := noTarget(b[i : i+8 : i+8]); bad != 0 {
 			return i + bits.TrailingZeros64(bad)/8
 		}
 	}
@@ -146,9 +157,15 @@ func TargetEnd(b []byte) int {
 	return len(b)
 }
 
+// noTarget marks what no target has among eight bytes, as unprintable does.
+func noTarget(b []byte) uint64 {
+	x := binary.LittleEndian.Uint64(b)
+	return ((x - 0x21*ones) | (x + ones) | ((x ^ ones*'#') - ones)) & highs
+}
+
 // ValidValue reports whether b may be a field value. Spaces around it are not
 // looked for.
-func ValidValue(b []byte) bool { return ValueEnd(b) == len(b) }
+func ValidValue(b []byte) bool { return len(b) == 0 || valueEnd(b, 0) == len(b) }
 
 // ValidPath reports whether b is a path with or without a query, or "*".
 func ValidPath(b []byte) bool {
@@ -178,7 +195,46 @@ func ValidMethod(b []byte) bool {
 // 3.2 has them, without user information. It is narrower in three places where
 // readers differ: no comma, no zone in an IPv6 address, and a colon is followed
 // by a port of 1 to 65535.
+//
+// Most are a DNS name or an IPv4 address, whose bytes are looked at by words.
+// BenchmarkValidAuthority: 24 → 10 ns.
 func ValidAuthority(b []byte) bool {
+	switch n := plainEnd(b); {
+	case n == 0:
+	case n == len(b):
+		return true
+	case b[n] == ':':
+		return validPort(b[n+1:])
+	}
+	return validAuthority(b)
+}
+
+// plainEnd returns the length of the longest beginning of b that has nothing but
+// letters, digits, dots and hyphens.
+func plainEnd(b []byte) int {
+	i := 0
+	for ; i <= len(b)-8; i += 8 {
+		if bad := noPlain(b[i : i+8 : i+8]); bad != 0 {
+			return i + bits.TrailingZeros64(bad)/8
+		}
+	}
+	for i < len(b) && hostBytes[b[i]]&plain != 0 {
+		i++
+	}
+	return i
+}
+
+// noPlain marks all but letters, digits, dots and hyphens among eight bytes.
+func noPlain(b []byte) uint64 {
+	x := binary.LittleEndian.Uint64(b)
+	lo := x &^ highs
+	low := lo | 0x20*ones
+	letter := (low + (0x80-'a')*ones) ^ (low + (0x80-'z'-1)*ones)
+	other := ((lo + (0x80-'-')*ones) ^ (lo + (0x80-'9'-1)*ones)) & ((lo ^ '/'*ones) + 0x7f*ones)
+	return highs &^ ((letter | other) &^ x)
+}
+
+func validAuthority(b []byte) bool {
 	host, set := b, inHost
 	if len(b) > 0 && b[0] == '[' {
 		end := bytes.IndexByte(b, ']')
@@ -217,6 +273,7 @@ func validPort(b []byte) bool {
 const (
 	inHost    byte = 1 << iota // reg-name, less the comma
 	inLiteral                  // IPv6 address
+	plain                      // letter, digit, dot or hyphen
 )
 
 var hostBytes = makeHostBytes()
@@ -224,12 +281,12 @@ var hostBytes = makeHostBytes()
 func makeHostBytes() (t [256]byte) {
 	for c := range t {
 		switch {
-		case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F':
-			t[c] = inHost | inLiteral
-		case 'g' <= c && c <= 'z', 'G' <= c && c <= 'Z', c < 0x80 && strings.IndexByte("-_~!$&'()*+;=%", byte(c)) >= 0:
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F', c == '.':
+			t[c] = inHost | inLiteral | plain
+		case 'g' <= c && c <= 'z', 'G' <= c && c <= 'Z', c == '-':
+			t[c] = inHost | plain
+		case c < 0x80 && strings.IndexByte("_~!$&'()*+;=%", byte(c)) >= 0:
 			t[c] = inHost
-		case c == '.':
-			t[c] = inHost | inLiteral
 		case c == ':':
 			t[c] = inLiteral
 		}
