@@ -141,7 +141,7 @@ func (s *Server) WriteHead(t *turn.Turn, r *message.Response, end bool) error {
 		return ErrOrder
 	case r.Status == 101 && (!s.upgrade || len(r.Upgrade) == 0):
 		return ErrSwitch
-	case r.Status < 200 && r.Status != 101, r.Status > 999, !message.ValidValue(r.Reason), !message.ValidValue(r.Upgrade):
+	case r.Status < 200 && r.Status != 101, r.Status > 999, !ordinary(r) && !message.ValidValue(r.Reason), !message.ValidValue(r.Upgrade):
 		return ErrHead
 	}
 	b, lent := headBuffer(&r.Header, headRoom+len(r.Reason)+len(r.Upgrade))
@@ -331,10 +331,16 @@ func appendUpgrade(b, upgrade []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
+// ordinary reports whether the response's status line is the one that nearly all
+// have.
+func ordinary(r *message.Response) bool {
+	return r.Status == 200 && (len(r.Reason) == 0 || string(r.Reason) == "OK")
+}
+
 // appendStatus appends a status line. Its version is ours, whatever the
 // client's (RFC 9110, section 6.2).
 func appendStatus(b []byte, r *message.Response) []byte {
-	if r.Status == 200 && (len(r.Reason) == 0 || string(r.Reason) == "OK") {
+	if ordinary(r) {
 		return append(b, "HTTP/1.1 200 OK\r\n"...)
 	}
 	b = append(b, "HTTP/1.1 "...)

@@ -57,23 +57,21 @@ func (h *Header) Push(name, value Span, known Known, line bool) {
 // Line appends a field whose name, which has that id, and whose value have been
 // checked, as a line of its own.
 func (h *Header) Line(known Known, name, value []byte) {
-	off := uint32(len(h.arena))
-	h.arena = append(h.arena, name...)
-	h.arena = append(h.arena, ": "...)
-	h.arena = append(h.arena, value...)
-	h.arena = append(h.arena, "\r\n"...)
-	n := uint32(len(name))
+	off, n := uint32(len(h.arena)), uint32(len(name))
+	h.arena = appendLine(h.arena, name, value)
 	h.Push(Span{off, n}, Span{off + n + 2, uint32(len(value))}, known, true)
 }
 
-// LinesLen returns how many bytes AppendLines appends at most.
-func (h *Header) LinesLen() int {
-	n := 0
-	for i := range h.fields {
-		n += int(h.fields[i].nameLen) + int(h.fields[i].valueLen) + 4
-	}
-	return n
+func appendLine(b, name, value []byte) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = append(b, value...)
+	return append(b, "\r\n"...)
 }
+
+// LinesLen returns how many bytes AppendLines appends at most. No two fields
+// share a byte of the arena, so what there is of it bounds them all.
+func (h *Header) LinesLen() int { return len(h.arena) + 4*len(h.fields) }
 
 // AppendLines appends the fields to b as HTTP/1.1 field lines. Fields that speak
 // of one connection only, Host among them, are left out: the codec writes what
@@ -89,10 +87,7 @@ func (h *Header) AppendLines(b []byte) []byte {
 			continue
 		}
 		if !f.line {
-			b = append(b, h.run(f.name, uint32(f.nameLen))...)
-			b = append(b, ": "...)
-			b = append(b, h.run(f.value, f.valueLen)...)
-			b = append(b, "\r\n"...)
+			b = appendLine(b, h.run(f.name, uint32(f.nameLen)), h.run(f.value, f.valueLen))
 			continue
 		}
 		end := f.value + f.valueLen + 2
@@ -114,10 +109,7 @@ func (h *Header) AppendTrailers(b []byte) []byte {
 	for i := range h.fields {
 		if h.fields[i].known.InTrailer() {
 			name, value := h.Field(i)
-			b = append(b, name...)
-			b = append(b, ": "...)
-			b = append(b, value...)
-			b = append(b, "\r\n"...)
+			b = appendLine(b, name, value)
 		}
 	}
 	return b
