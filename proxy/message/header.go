@@ -134,10 +134,15 @@ func (h *Header) Get(name string) string {
 
 // is compares ids where there is one, and letters only where there is none.
 func is[N string | []byte](h *Header, f *field, known Known, name N) bool {
-	if known != Unknown || f.known != Unknown {
-		return f.known == known
+	return f.known == known && (known != Unknown || named(h, f, name))
+}
+
+func named[N string | []byte](h *Header, f *field, name N) bool {
+	if int(f.nameLen) != len(name) {
+		return false
 	}
-	return int(f.nameLen) == len(name) && equalFold(h.run(f.name, uint32(f.nameLen)), name)
+	have := h.run(f.name, uint32(f.nameLen))
+	return string(have) == string(name) || equalFold(have, name)
 }
 
 // Set gives name the one value. It takes the place of the first field of that
@@ -161,16 +166,9 @@ func (h *Header) AddBytes(name, value []byte) bool { return add(h, name, value) 
 // AddKnown appends a field whose name has an id and whose value is known to be one;
 // the bytes are copied.
 func (h *Header) AddKnown(known Known, value []byte) {
-	name := known.Name()
-	off, ok := h.place(len(name) + len(value) + 4)
-	if !ok {
-		return
+	if _, ok := h.place(len(known.Name()) + len(value) + 4); ok {
+		h.Line(known, known.Bytes(), value)
 	}
-	h.arena = append(h.arena, name...)
-	h.arena = append(h.arena, ": "...)
-	h.arena = append(h.arena, value...)
-	h.arena = append(h.arena, "\r\n"...)
-	h.Push(Span{off, uint32(len(name))}, Span{off + uint32(len(name)) + 2, uint32(len(value))}, known, true)
 }
 
 // Del removes every field of that name.

@@ -491,6 +491,22 @@ func BenchmarkAbsent(b *testing.B) {
 	})
 }
 
+// BenchmarkFirst counts the fields of a name that has an id, and of one that has none.
+func BenchmarkFirst(b *testing.B) {
+	h := new(Header)
+	for _, name := range []string{"host", "user-agent", "accept", "x-canary", "authorization", "traceparent", "x-echo"} {
+		h.Add(name, "value")
+	}
+	for _, name := range []string{"traceparent", "x-canary"} {
+		known := LookupString(name)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				h.First(known, name)
+			}
+		})
+	}
+}
+
 func BenchmarkAppendLines(b *testing.B) {
 	var h Header
 	for _, f := range []string{"Accept", "Accept-Encoding", "Content-Type", "Traceparent", "User-Agent", "X-A", "X-Request-ID"} {
