@@ -117,6 +117,9 @@ func (c *serverConn) distrust(t *turn.Turn, err error) {
 func (c *serverConn) Feed(t *turn.Turn, p []byte) error {
 	err := c.Conn.Feed(t, p)
 	if err != nil {
+		if h2.Flooded(err) {
+			c.flooded(t, err)
+		}
 		c.Flush(t)
 	}
 	return err

@@ -19,9 +19,10 @@
 // A TunnelHandler is called inside a turn, with no lock held, and calls for one
 // tunnel never overlap. Server, Pool and Certificates may be used from any
 // goroutine. A mesh connection is read by an event loop or has one goroutine; a
-// dial and a handshake have one while they run; a server and a pool with mesh
-// connections have one that looks at their peers when certificates change, until
-// Shutdown and Close; a certificate source has the one that Watch is called on.
+// dial and a handshake have one while they run, or wait for their turn; a server and
+// a pool with mesh connections have one that looks at their peers when certificates
+// change, until Shutdown and Close; a certificate source has the one that Watch is
+// called on.
 //
 // Start reading at Tunnel, then Server.ServeHBONE and Pool.Open; for
 // certificates at Certificates.ServerConfig.

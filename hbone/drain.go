@@ -30,6 +30,7 @@ func (s *Server) Drain() {
 		return
 	}
 	s.closing = true
+	close(s.leaving)
 	for l := range s.listeners { // whose Accept returns
 		if d, ok := l.(interface{ SetDeadline(time.Time) error }); !ok || d.SetDeadline(time.Now()) != nil {
 			l.Close()

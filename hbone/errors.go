@@ -17,6 +17,8 @@ var (
 	ErrOverCap = errors.New("connection cap reached")
 	// ErrOverMemory refuses or ends a connection because memory is short.
 	ErrOverMemory = errors.New("memory is short")
+	// ErrHeldOff refuses a connection of an address from which floods came.
+	ErrHeldOff = errors.New("held off after a flood")
 )
 
 // A Refusal is a far end's answer to CONNECT other than 200, or ours to give.

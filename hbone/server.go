@@ -39,6 +39,7 @@ type Server struct {
 
 	tls        *tls.Config   // nil without certificates
 	handshakes chan struct{} // one token for each handshake under way
+	held       holdoff
 	watch      sync.Once
 
 	mu        sync.Mutex
@@ -46,6 +47,7 @@ type Server struct {
 	conns     map[net.Conn]*accepted
 	shaking   []net.Conn // handshakes under way, the oldest first
 	closing   bool
+	leaving   chan struct{} // closed when closing
 	cutting   bool          // nobody is let in any more, and who is in has to go
 	over      bool          // idle is closed
 	idle      chan struct{} // closed when closing, and the last listener and connection have gone
@@ -85,6 +87,10 @@ type ServerStats struct {
 	OverMemory    atomic.Int64 // connections refused because memory is short
 	SentAway      atomic.Int64 // …asked to go elsewhere because they held most of it
 	CutForMemory  atomic.Int64 // …and cut
+	Floods        atomic.Int64 // mesh connections, and connections in their tunnels, ended for a flood
+	HeldOff       atomic.Int64 // connections that waited for their handshake after one
+	OverHoldoff   atomic.Int64 // …and that were refused, for they would have waited too long
+	Forgotten     atomic.Int64 // addresses that floods came from and for which there was no room
 	Untrusted     atomic.Int64 // PROXY connections from where none may come
 	BadHeaders    atomic.Int64 // PROXY headers malformed, cut short or late
 	BadHandshakes atomic.Int64 // TLS handshakes that failed
@@ -117,6 +123,7 @@ func NewServer(o ServerOptions) *Server {
 		handshakes:    make(chan struct{}, MaxHandshakes),
 		listeners:     map[net.Listener]struct{}{},
 		conns:         map[net.Conn]*accepted{},
+		leaving:       make(chan struct{}),
 		idle:          make(chan struct{}),
 	}
 	if o.Wire.Counters == nil {
@@ -212,11 +219,31 @@ func (s *Server) fault(nc net.Conn, err error) {
 	}
 }
 
-func (s *Server) startHandshake(nc net.Conn) { go s.handshake(nc) }
+// startHandshake gives an accepted connection its handshake, unless its address is
+// held off.
+func (s *Server) startHandshake(nc net.Conn) {
+	wait, err := s.hold(nc)
+	if err != nil {
+		s.refuse(nc, err)
+		return
+	}
+	go s.handshake(nc, wait)
+}
+
+// refuse closes an accepted connection before its handshake.
+func (s *Server) refuse(nc net.Conn, err error) {
+	s.fault(nc, err)
+	nc.Close()
+	s.gone(nc)
+}
 
 // handshake makes an accepted connection a mesh connection. It runs on a
 // goroutine of its own, so that the reader's stack stays small.
-func (s *Server) handshake(nc net.Conn) {
+func (s *Server) handshake(nc net.Conn, wait time.Duration) {
+	if err := s.await(wait); err != nil {
+		s.refuse(nc, err)
+		return
+	}
 	c, err := s.shake(nc)
 	if err != nil {
 		if s.wasSlow(nc) {
@@ -319,9 +346,7 @@ func (s *Server) wasSlow(nc net.Conn) bool {
 func (s *Server) serveProxyConn(nc net.Conn) {
 	if !s.trusted(addrOf(nc.RemoteAddr()).Addr()) {
 		s.stats.Untrusted.Add(1)
-		s.fault(nc, errors.New("PROXY header refused: it may come only from loopback and the prefixes configured"))
-		nc.Close()
-		s.gone(nc)
+		s.refuse(nc, errors.New("PROXY header refused: it may come only from loopback and the prefixes configured"))
 		return
 	}
 	if t := s.tcpTunnel(nc); t != nil {

@@ -36,6 +36,8 @@ type inner2 struct {
 	h2      *h2.Conn
 	verdict sniff.Verdict // what settled that it is HTTP/2
 
+	flooded bool // owned by the events: the client went beyond a limit
+
 	mu sync.Mutex
 
 	// Guarded by mu, a leaf in the lock order.
@@ -80,12 +82,21 @@ func (in *inner2) Opened(*turn.Turn) {}
 func (in *inner2) Data(t *turn.Turn, p []byte, end bool) {
 	defer in.rescue(t)
 	if len(p) > 0 {
-		_ = in.h2.Feed(t, p) // an error has been told to the client, and ends the tunnel
+		in.feed(t, p)
 		in.tun.Consume(t, len(p))
 	}
 	if end { // HTTP/2 knows no half-closed connections
 		in.h2.Closed(t, io.EOF)
 		in.tun.CloseWrite(t)
+	}
+}
+
+// feed is told errors that the client has been told, and that end the tunnel. What
+// comes behind a flood is answered with the same.
+func (in *inner2) feed(t *turn.Turn, p []byte) {
+	if err := in.h2.Feed(t, p); h2.Flooded(err) && !in.flooded {
+		in.flooded = true
+		hbone.Flooded(t, in.tun, err)
 	}
 }
 

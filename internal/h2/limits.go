@@ -1,6 +1,9 @@
 package h2
 
-import "sync/atomic"
+import (
+	"errors"
+	"sync/atomic"
+)
 
 // Limits bounds what a peer may make this end do. Zero fields mean the default.
 //
@@ -154,6 +157,12 @@ func (c *Conn) met(l Limit) {
 	if c.o.Counters != nil {
 		c.o.Counters[l].Add(1)
 	}
+}
+
+// Flooded reports whether err, from Feed, says that the peer went beyond a limit.
+func Flooded(err error) bool {
+	ce, ok := errors.AsType[*ConnError](err)
+	return ok && ce.Code == CodeEnhanceYourCalm
 }
 
 // beyond is the connection error of a peer that went beyond a limit.
