@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -45,6 +46,11 @@ type Flood struct {
 	Pace   time.Duration // between writes, of a record each
 	Many   int           // connections at once, that stay; 0 is one behind the other
 	Apart  bool          // CPU time without that of the handshakes is wanted
+	// From is where connections come from, an address of loopback; the system's
+	// choice if it is zero. With Scatter each comes from the next one: who floods is
+	// held off by address, and this is an attacker that has many.
+	From    netip.Addr
+	Scatter bool
 }
 
 // A FloodResult is what became of a Flood.
@@ -116,7 +122,7 @@ func (f *flooding) many(ctx context.Context) (*FloodResult, error) {
 	}()
 	for range f.Many {
 		f.res.Conns++
-		v, err := f.open(ctx, f.config, f.Inner, f.attack.deaf)
+		v, err := f.open(ctx, f.config, f.way())
 		if err != nil {
 			f.res.Ended++
 			f.res.Why = err.Error()
@@ -140,10 +146,25 @@ func (f *flooding) many(ctx context.Context) (*FloodResult, error) {
 	return &f.res, nil
 }
 
+// A way is how a connection is made.
+type way struct {
+	inner, deaf bool
+	from        netip.Addr
+}
+
+// way is that of the next connection.
+func (f *flooding) way() way {
+	w := way{f.Inner, f.attack.deaf, f.From}
+	if f.Scatter {
+		f.From = f.From.Next()
+	}
+	return w
+}
+
 // one attacks on one connection.
 func (f *flooding) one(ctx context.Context) error {
 	f.res.Conns++
-	v, err := f.open(ctx, f.config, f.Inner, f.attack.deaf)
+	v, err := f.open(ctx, f.config, f.way())
 	if err != nil {
 		return err
 	}
@@ -230,9 +251,12 @@ type victim struct {
 const tunnelID = 1
 
 // open makes a connection that has been greeted.
-func (p *FloodPlan) open(ctx context.Context, config *tls.Config, inner, deaf bool) (*victim, error) {
+func (p *FloodPlan) open(ctx context.Context, config *tls.Config, o way) (*victim, error) {
 	d := tls.Dialer{Config: config, NetDialer: &net.Dialer{}}
-	if deaf && !inner { // what the kernel takes for us is not with the server
+	if o.from.IsValid() {
+		d.NetDialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.from, 0))
+	}
+	if o.deaf && !o.inner { // what the kernel takes for us is not with the server
 		d.NetDialer.Control = smallBuffer
 	}
 	nc, err := d.DialContext(ctx, "tcp", p.Addr)
@@ -247,14 +271,14 @@ func (p *FloodPlan) open(ctx context.Context, config *tls.Config, inner, deaf bo
 	v.out = append(v.out, preface...)
 	v.frame(frameSettings, 0, 0, nil)
 	v.frame(frameSettings, flagEnd, 0, nil)
-	if inner {
+	if o.inner {
 		v.request()
 	}
 	if err := v.write(); err != nil {
 		return nil, err
 	}
-	go v.listen(inner, deaf)
-	if inner {
+	go v.listen(o.inner, o.deaf)
+	if o.inner {
 		v.flooder = flooder{inner: true, head: innerHead("POST", 1<<10, 1<<30), id: ^uint32(0)}
 		v.out = append(v.out, preface...)
 		v.frame(frameSettings, 0, 0, nil)

@@ -53,7 +53,7 @@ func TestAttacks(t *testing.T) {
 			if r.Conns != 1 || r.Ended != 1 || len(r.Why) < 10 || r.Why[:7] != "GOAWAY:" {
 				t.Errorf("%d of %d connections ended, %q; want a GOAWAY", r.Ended, r.Conns, r.Why)
 			}
-			v, err := free.open(t.Context(), clientOf(t, free), false, false)
+			v, err := free.open(t.Context(), clientOf(t, free), way{})
 			if err != nil {
 				t.Fatal(err)
 			}
