@@ -141,10 +141,10 @@ func (c *Conn) takeHead(t *turn.Turn, id uint32, end bool) error {
 	c.mu.Lock()
 	s := c.streams.get(id)
 	if s == nil {
+		c.settle(t)
 		s, err := c.openRemote(t, id, end)
 		if s != nil {
-			s.up.Lock() // out of order, but nobody else knows s
-			defer s.up.Unlock()
+			c.in.busy, s.busy = s, true
 		}
 		c.mu.Unlock()
 		if s != nil {
@@ -157,8 +157,6 @@ func (c *Conn) takeHead(t *turn.Turn, id uint32, end bool) error {
 	if !ok {
 		return err
 	}
-	s.up.Lock()
-	defer s.up.Unlock()
 	if h := c.receiving(t, s, end); h != nil {
 		h.Headers(t, s, c.in.head.fields, end)
 	}
@@ -249,11 +247,12 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 	return s, nil
 }
 
-// deliverRequest hands a new stream to the connection's handler. s.up is held.
+// deliverRequest hands a new stream to the connection's handler.
 func (c *Conn) deliverRequest(t *turn.Turn, s *Stream, end bool) {
 	c.h.Request(t, s, c.in.head.fields, end)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.settle(t)
 	s.opening = false
 	c.maybeFinish(t, s)
 	if !s.closed && s.h == nil && !s.endDue {

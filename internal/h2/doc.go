@@ -21,9 +21,10 @@
 // held while a handler runs.
 //
 // Calls to one stream's handler never overlap, whichever goroutines they come
-// from, and Closed is the last of them: Stream.up is held around each. Locks
-// are taken in the order Stream.up, the handler's own (lane), Conn.mu, the
-// sink's.
+// from, and Closed is the last of them. The reader marks the stream busy, which
+// needs no lock but Conn.mu, and Notified leaves what it would say to the reader;
+// Notified holds Stream.up, and the reader waits for it. Locks are taken in the
+// order Stream.up, the handler's own (lane), Conn.mu, the sink's.
 //
 // Start reading at Conn.Feed (conn_recv.go) and Stream.Write (stream.go).
 package h2

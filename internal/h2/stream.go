@@ -21,13 +21,15 @@ type Stream struct {
 	recvOwed int32 // consumed, and not returned yet
 	recvMost int32 // what recvWin is when nothing is under way
 
-	// Held while the handler is called. It comes before every other lock, so
-	// nothing that a handler calls down takes it.
-	up sync.Mutex
-
 	// Guarded by c.mu: state.
 	h          StreamHandler
 	epoch      uint16 // of the connection's count that it is in
+	busy       bool   // the reader calls the handler, or has not settled the call
+	late       bool   // Notified came meanwhile
+	telling    bool   // Notified calls Left
+	noted      bool   // a turn will call Notified
+	dueLeft    bool   // …of which that is to tell the handler
+	told       bool   // Closed has been called
 	inRing     bool
 	endDue     bool // CloseWrite was called; END_STREAM follows the queue
 	sendClosed bool // END_STREAM has been appended
@@ -56,9 +58,10 @@ type Stream struct {
 	length     int64   // content still to come if it was announced
 	trailers   []Field // they follow the queue
 	err        error
-	noted      bool // a turn will call Notified
-	dueLeft    bool
-	told       bool // Closed has been called
+
+	// Held while Notified calls the handler; the reader may wait for it. It comes
+	// before every other lock, so nothing that a handler calls down takes it.
+	up sync.Mutex
 }
 
 var (
@@ -216,9 +219,16 @@ func (s *Stream) Stop(t *turn.Turn) {
 // as many more.
 func (s *Stream) Consume(t *turn.Turn, n int) {
 	c := s.c
+	if n <= 0 {
+		return
+	}
+	if t.Inside(&c.in.feed) && c.in.busy == s { // in Data, as a rule: settle sees to it
+		c.in.used += n
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !s.closed && n > 0 {
+	if !s.closed {
 		c.creditStream(t, s, n)
 	}
 }
@@ -237,18 +247,28 @@ func (s *Stream) Notified(t *turn.Turn) {
 	defer s.up.Unlock()
 	c := s.c
 	c.mu.Lock()
+	if s.busy { // settle notifies again
+		s.late = true
+		c.mu.Unlock()
+		return
+	}
 	s.noted = false
-	left := s.dueLeft && !s.closed
-	closed := s.closed && !s.told
-	s.dueLeft = false
-	s.told = s.closed
-	h, err := s.h, s.err
+	h, err := s.h, s.err // no handler: it was refused in Request, which knows
+	closed := h != nil && s.closed && !s.told
+	left := h != nil && s.dueLeft && !s.closed
+	s.dueLeft, s.told, s.telling = false, s.closed, left
 	c.mu.Unlock()
 	switch {
-	case h == nil: // refused in Request, which knows
 	case closed:
 		h.Closed(t, s, err)
 	case left:
+		defer s.toldLeft()
 		h.Left(t, s)
 	}
+}
+
+func (s *Stream) toldLeft() {
+	s.c.mu.Lock()
+	s.telling = false
+	s.c.mu.Unlock()
 }

@@ -78,6 +78,7 @@ type Turn struct {
 	ending bool
 	shelf  *any
 	first  Flusher
+	feed   *Feed // the innermost; nil outside any
 }
 
 // Last says that one goroutine uses the turn again and again.
@@ -167,6 +168,18 @@ func (t *Turn) End() {
 	t.notes, t.told = t.notes[:0], 0
 	t.events, t.look, t.tick = 0, 0, 0
 }
+
+// A Feed is an engine handing up what it has received. Engines nest, and so do
+// their feeds.
+type Feed struct{ outer *Feed }
+
+// Enter begins a feed, and Leave ends it.
+func (t *Turn) Enter(f *Feed) { f.outer, t.feed = t.feed, f }
+func (t *Turn) Leave(f *Feed) { t.feed, f.outer = f.outer, nil }
+
+// Inside reports whether f is the innermost feed of the turn: then its handlers
+// are calling down, on the goroutine that owns what belongs to f's reader.
+func (t *Turn) Inside(f *Feed) bool { return t.feed == f }
 
 // A Sink is where bytes go: a transport connection, or a stream of one.
 //

@@ -245,3 +245,23 @@ func TestShelf(t *testing.T) {
 		t.Errorf("the next turn finds %v", got)
 	}
 }
+
+func TestFeedsNest(t *testing.T) {
+	var tn Turn
+	var carrier, inner Feed
+	inside := func(c, i bool) {
+		t.Helper()
+		if tn.Inside(&carrier) != c || tn.Inside(&inner) != i {
+			t.Errorf("inside carrier %v, inner %v; want %v, %v", tn.Inside(&carrier), tn.Inside(&inner), c, i)
+		}
+	}
+	inside(false, false)
+	tn.Enter(&carrier)
+	inside(true, false)
+	tn.Enter(&inner)
+	inside(false, true)
+	tn.Leave(&inner)
+	inside(true, false)
+	tn.Leave(&carrier)
+	inside(false, false)
+}
