@@ -154,7 +154,9 @@ func (s *Stream) Write(t *turn.Turn, p []byte) {
 		c.enqueue(s, p)
 		c.ready(t, s)
 	}
-	c.watch(t, s)
+	if s.waitAt > 0 || s.queued > 0 || s.flight > turn.LowMark { // else it cannot hold so much
+		c.watch(t, s)
+	}
 	c.mark(t)
 }
 
