@@ -60,7 +60,7 @@ func (c *Conn) handleSettings(t *turn.Turn, f frame, p []byte) error {
 	defer c.mu.Unlock()
 	c.stats.SettingsIn++
 	if f.has(flagAck) {
-		return c.settingsAcked()
+		return c.settingsAcked(t)
 	}
 	if err := c.chargeAnswer(LimitSettings); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (c *Conn) handleSettings(t *turn.Turn, f frame, p []byte) error {
 
 // settingsAcked: the peer has seen our settings, so a window smaller than the
 // protocol's default holds from now on. c.mu is held.
-func (c *Conn) settingsAcked() error {
+func (c *Conn) settingsAcked(t *turn.Turn) error {
 	if c.acked {
 		return &ConnError{Code: CodeProtocol, Reason: "SETTINGS acknowledged twice"}
 	}
@@ -100,6 +100,7 @@ func (c *Conn) settingsAcked() error {
 		for s := range c.streams.all() {
 			s.recvWin += d
 			s.recvMost += d
+			c.creditStream(t, s, 0) // half of the smaller window may be owed already
 		}
 	}
 	return nil

@@ -545,3 +545,23 @@ func TestTrailersBehindQueue(t *testing.T) {
 		t.Errorf("events end with %q, want closed and idle", got)
 	}
 }
+
+// TestCreditBeforeAcknowledgement: what a stream has consumed before our window
+// holds for it may be due when it does, and nothing else may come to say so.
+func TestCreditBeforeAcknowledgement(t *testing.T) {
+	const first, sent = 40 << 10, 24 << 10
+	tc := newTestConn(t, Options{FirstWindow: first, StreamWindow: first})
+	tc.do(tc.c.Start)
+	tc.in.WriteString(clientPreface)
+	tc.fw.WriteSettings()
+	tc.writeHeaders(1, false, connectFields...)
+	tc.writeData(1, strings.Repeat("x", sent/2), false)
+	tc.writeData(1, strings.Repeat("x", sent/2), false)
+	tc.sink.out.Reset()
+	tc.fw.WriteSettingsAck()
+	tc.feed()
+	tc.wantWindowUpdate(1, sent)
+	tc.wantIdle()
+	tc.writeData(1, strings.Repeat("x", 16<<10), false) // all of what is open to it
+	tc.wantAlive()
+}
