@@ -160,8 +160,8 @@ func loopback(net byte) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, net, 0, 1})
 }
 
-// besideSlice is long enough for an attacker to come a second time.
-const besideSlice = 2 * slice
+// besideSlice is long enough for an attacker to come again some times.
+const besideSlice = 5 * slice
 
 // tries is how often a neighbour is looked at anew: what else the machine does can
 // only make a figure worse.
@@ -189,7 +189,7 @@ func (f *flooded) besides(ctx context.Context, r *Rig, neighbour *Session, flood
 // connections the attacker made in each slice with.
 func (r *Rig) beside(ctx context.Context, neighbour *Session, flooder *talk, order traffic.Flood) (p Spread, again []int, err error) {
 	var got [2][]float64
-	for range 2 * r.Rounds {
+	for range r.Rounds {
 		for i := range got {
 			attack := make(chan error, 1)
 			var res traffic.FloodResult
