@@ -228,6 +228,7 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 	case h.tooLarge:
 		c.stats.HeadsTooLarge++
 		c.met(LimitHeaderFields)
+		c.rate.spent[LimitResets] += largeHead - 1
 		c.appendHead(id, []Field{NewField(":status", "431")}, true) // RFC 6585, section 5
 		if end {
 			c.gone.addEnded(id)

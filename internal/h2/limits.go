@@ -15,7 +15,7 @@ type Limits struct {
 	Continuations int // CONTINUATION frames of one head
 	EmptyData     int // consecutive DATA frames without content or END_STREAM
 
-	Resets   int // resets by the peer within a second or two and before an answer (in a tunnel, content), and resets it provoked, beyond one per stream answered
+	Resets   int // resets by the peer within a second or two and before an answer (in a tunnel, content), and resets it provoked, beyond one per stream answered; a head that is too large counts for four
 	Settings int // SETTINGS frames
 	Pings    int // PING frames, beyond one per DATA frame either way (gRPC measures bandwidth with them)
 	Unknown  int // frames of unknown type, beyond one per stream opened
@@ -192,6 +192,10 @@ func (r *rates) fade() {
 	r.dataIn /= 2
 	r.dataOut /= 2
 }
+
+// largeHead is for how many resets a head counts that is too large: all of it has
+// been decoded, for nothing.
+const largeHead = 4
 
 // charge counts one k and reports the connection error that is due when there
 // were too many. c.mu is held.

@@ -231,7 +231,7 @@ func TestFloods(t *testing.T) {
 			name:    "heads too large",
 			prepare: func(tc *testConn) { tc.c.in.head.maxSize = 10 },
 			frame:   func(tc *testConn, i int) { open(tc, i) },
-			at:      21,
+			at:      20/largeHead + 1,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
