@@ -55,7 +55,7 @@ var checks = []struct {
 	{"HTTP/2 in the tunnel", (*checker).http2},
 	{"a gRPC call, its messages and its status", (*checker).call},
 	{"UNIMPLEMENTED for a call without a route", (*checker).unrouted},
-	{"a WebSocket, bytes both ways", (*checker).webSocket},
+	{"a WebSocket, a message there and back", (*checker).webSocket},
 	{"TCP, bytes both ways, each side's end", (*checker).tcp},
 	{"a server that speaks first, unasked and undeclared", (*checker).serverFirst},
 	{"requests beside it, on a port that declares nothing", (*checker).undeclared},

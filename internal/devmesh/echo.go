@@ -1,10 +1,8 @@
 package devmesh
 
 import (
-	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/tls"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -108,7 +106,7 @@ func (m *Mesh) StopApp(workload string) {
 //	/body         answers with the request's body
 //	/slow/100ms   waits first
 //
-//	/chat         takes a WebSocket upgrade and sends back what comes, unread
+//	/chat         takes a WebSocket upgrade and sends messages back
 //
 // A gRPC call gets its messages back, and the workload in x-workload. Who speaks
 // TLS is answered in TLS.
@@ -183,25 +181,6 @@ func echoCall(w http.ResponseWriter, r *http.Request, workload string) {
 		}
 	}
 	w.Header().Set(http.TrailerPrefix+"grpc-status", "0")
-}
-
-// chat switches to WebSocket (RFC 6455, section 4.2.2) and echoes bytes, frames
-// and all, until the client has ended.
-func chat(w http.ResponseWriter, r *http.Request) {
-	if !strings.EqualFold(r.Header.Get("upgrade"), "websocket") {
-		http.Error(w, "no upgrade to websocket", http.StatusUpgradeRequired)
-		return
-	}
-	nc, buf, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	defer nc.Close()
-	sum := sha1.Sum([]byte(r.Header.Get("sec-websocket-key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	fmt.Fprintf(buf, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(sum[:]))
-	buf.Flush()
-	io.Copy(nc, buf)
 }
 
 func describe(w http.ResponseWriter, r *http.Request, workload string) {

@@ -82,15 +82,18 @@ func (c *checker) webSocket() error {
 	if res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("sec-websocket-accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
 		return fmt.Errorf("answered with %s and key %q", res.Status, res.Header.Get("sec-websocket-accept"))
 	}
-	sent := make([]byte, 256<<10)
-	rand.Read(sent)
+	message := make([]byte, 256<<10)
+	rand.Read(message)
+	const binaryEnd, closeEnd = 0x82, 0x88
 	go func() {
-		nc.Write(sent)
-		nc.CloseWrite()
+		nc.Write(maskedFrame(binaryEnd, message))
+		nc.Write(maskedFrame(closeEnd, nil))
 	}()
+	want := append(appendFrameHead(nil, binaryEnd, uint64(len(message))), message...)
+	want = appendFrameHead(want, closeEnd, 0)
 	got, err := io.ReadAll(r)
-	if err == nil && !bytes.Equal(got, sent) {
-		err = fmt.Errorf("%d bytes came back, and not those that were sent", len(got))
+	if err == nil && !bytes.Equal(got, want) {
+		err = fmt.Errorf("%d bytes came back, and not the message that was sent and the end", len(got))
 	}
 	return err
 }
