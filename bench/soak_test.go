@@ -134,7 +134,7 @@ func TestSoakFindsLeaks(t *testing.T) {
 				}
 			}
 			var wrong []string
-			for range 3 { // in so few seconds chance is much
+			for range 6 { // in so few seconds chance is much
 				if err := r.soak(t.Context(), []soaked{seen}, rest, f); err != nil {
 					t.Fatal(err)
 				}
