@@ -128,10 +128,8 @@ func TestSoakFindsLeaks(t *testing.T) {
 			rest := func(context.Context) (int64, error) { return 1, nil }
 			f := Figures{}
 			seen := soaked{p, p.Addr}
-			for n := 0; what == "nothing" && n < 800; n++ { // until the process has found its size, for which a soak of minutes has the time
-				if _, err := seen.look(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+			if what == "nothing" {
+				lookUntilStill(t, seen)
 			}
 			var wrong []string
 			for range 6 { // in so few seconds chance is much
@@ -154,6 +152,21 @@ func TestSoakFindsLeaks(t *testing.T) {
 			}
 			t.Error(wrong)
 		})
+	}
+}
+
+// lookUntilStill looks at a process until it has found its size, for which a soak of
+// minutes has the time.
+func lookUntilStill(t *testing.T, p soaked) {
+	most, since := 0.0, 0
+	for n := 0; since < 400 && n < 6000; n++ {
+		v, err := p.look(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if since++; v[0] > most {
+			most, since = v[0], 0
+		}
 	}
 }
 
