@@ -148,8 +148,8 @@ func attend(ctx context.Context, c *net.UnixConn, sockets []Socket, served chan<
 	}
 	if err != nil {
 		c.Close()
+		served <- nil // first: who hears of it may send the next at once
 		tell(fmt.Errorf("a successor came and did not take over: %w", err))
-		served <- nil
 		return
 	}
 	served <- &Successor{c: c, PID: m.PID}
