@@ -176,8 +176,7 @@ func (c *Conn) judgeHead(t *turn.Turn, s *Stream, end bool) (ok bool, err error)
 	case s.tunnel:
 		reason = "HEADERS in a tunnel" // section 8.5
 	case h.tooLarge:
-		c.stats.HeadsTooLarge++
-		c.met(LimitHeaderFields)
+		c.headTooLarge()
 		code, reason = CodeEnhanceYourCalm, "head too large"
 	case s.gotHead:
 		reason = h.trailers(end)
@@ -226,9 +225,7 @@ func (c *Conn) openRemote(t *turn.Turn, id uint32, end bool) (*Stream, error) {
 		c.met(LimitStreams)
 		return nil, c.refuse(t, id, CodeRefusedStream)
 	case h.tooLarge:
-		c.stats.HeadsTooLarge++
-		c.met(LimitHeaderFields)
-		c.rate.spent[LimitResets] += largeHead - 1
+		c.headTooLarge()
 		c.appendHead(id, []Field{NewField(":status", "431")}, true) // RFC 6585, section 5
 		if end {
 			c.gone.addEnded(id)

@@ -193,9 +193,19 @@ func (r *rates) fade() {
 	r.dataOut /= 2
 }
 
-// largeHead is for how many resets a head counts that is too large: all of it has
-// been decoded, for nothing.
+// largeHead is for how many resets a client's head counts that is too large: all of
+// it has been decoded, for nothing.
 const largeHead = 4
+
+// headTooLarge counts one, and all of what it costs but the reset that follows. A
+// server's heads answer what this end has asked. c.mu is held.
+func (c *Conn) headTooLarge() {
+	c.stats.HeadsTooLarge++
+	c.met(LimitHeaderFields)
+	if !c.o.Client {
+		c.rate.spent[LimitResets] += largeHead - 1
+	}
+}
 
 // charge counts one k and reports the connection error that is due when there
 // were too many. c.mu is held.

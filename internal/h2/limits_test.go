@@ -233,6 +233,15 @@ func TestFloods(t *testing.T) {
 			frame:   func(tc *testConn, i int) { open(tc, i) },
 			at:      20/largeHead + 1,
 		},
+		{
+			name:    "trailers too large",
+			prepare: func(tc *testConn) { tc.c.in.head.maxSize = 1000 },
+			frame: func(tc *testConn, i int) {
+				id := open(tc, i)
+				tc.writeBlock(id, true, tc.block("x-long: "+strings.Repeat("x", 1000)))
+			},
+			at: 20/largeHead + 1,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var counts Counters
