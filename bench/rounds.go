@@ -62,9 +62,8 @@ type field func() ([]Variant, error)
 // Compare runs rounds, each with processes of its own, in which every variant has
 // its turn, each slice beginning with another one.
 //
-// Where the pages of a process happen to lie decides up to a fifth of what it costs,
-// for as long as it lives: with one process for all rounds two runs did not agree,
-// however long they took.
+// Where the pages of a process happen to lie is part of what it costs, for as long as
+// it lives: one process for all rounds would be one draw.
 func (r *Rig) Compare(ctx context.Context, start field) (all []Costs, err error) {
 	for round := range r.Rounds {
 		variants, err := start()

@@ -77,11 +77,12 @@ func (r *Rig) soak(ctx context.Context, seen []soaked, work func(context.Context
 	var done int64
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	began := time.Now().Add(settleTime(r.Soak))
-	for told := time.Now(); time.Since(began) < r.Soak; {
+	start := time.Now()
+	began := start.Add(settleTime(r.Soak))
+	for told := start; time.Since(began) < r.Soak; {
 		n, err := work(ctx)
 		if err != nil {
-			return fmt.Errorf("after %v: %w", time.Since(began).Round(time.Second), err)
+			return fmt.Errorf("after %v: %w", time.Since(start).Round(time.Second), err)
 		}
 		done += n
 		var sum [3]float64
@@ -101,7 +102,7 @@ func (r *Rig) soak(ctx context.Context, seen []soaked, work func(context.Context
 		}
 		if time.Since(told) > time.Minute {
 			told = time.Now()
-			r.logf("  %3.0f min: %.0f KiB, %.0f goroutines, %.0f descriptors, %d requests", time.Since(began).Minutes(), sum[0], sum[1], sum[2], done)
+			r.logf("  %3.0f min: %.0f KiB, %.0f goroutines, %.0f descriptors, %d requests", time.Since(start).Minutes(), sum[0], sum[1], sum[2], done)
 		}
 		select {
 		case <-tick.C:
