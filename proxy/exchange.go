@@ -156,7 +156,7 @@ type origin struct {
 
 // newExchange takes an exchange from the pool for the next request of o.
 func (p *Proxy) newExchange(t *turn.Turn, o origin) *exchange {
-	x := p.lendExchange(t)
+	x := p.lendExchange(p.shelf(t))
 	if x.attempts == nil {
 		x.attempts = x.first[:0]
 	}
@@ -453,14 +453,15 @@ func (x *exchange) Notified(t *turn.Turn) {
 	x.stream.Reset() // which empties the attempts too
 	x.attempts = x.stream.Attempts
 	x.req.Reset()
+	p := x.p
+	s := p.shelf(t)
 	if x.resp != nil {
 		x.resp.Reset()
-		x.p.returnResponse(t, x.resp)
+		p.returnResponse(s, x.resp)
 		x.resp = nil
 	}
-	x.p.dropBody(&x.request)
+	p.dropBody(&x.request)
 	x.response.drop()
-	p := x.p
 	x.p, x.down, x.svc, x.source, x.lane, x.route, x.call, x.tried, x.joined = nil, nil, nil, nil, nil, nil, nil, nil, nil
 	x.request, x.response = requestSide{waits: x.request.waits}, responseSide{waits: x.response.waits}
 	x.asked, x.told = messages{}, messages{}
@@ -471,7 +472,7 @@ func (x *exchange) Notified(t *turn.Turn) {
 		x.kept = false
 	}
 	x.pending, x.gaveUp, x.state = noPhase, nil, xNew
-	p.returnExchange(t, x)
+	p.returnExchange(s, x)
 }
 
 // rescue is the boundary at which a panic of an exchange ends: it costs both

@@ -95,7 +95,8 @@ func (x *exchange) observe(t *turn.Turn) {
 	if f := x.stream.Fault; f != nil {
 		p.stats.Faults[f.Kind].Add(1)
 	}
-	o := p.lendOutcome(t)
+	s := p.shelf(t)
+	o := p.lendOutcome(s)
 	*o = Outcome{
 		Stream: &x.stream, Source: x.source, Service: x.svc, Route: x.route, Random: x.random, Verdict: x.verdict,
 		Status: int(x.response.status), GRPC: -1, Ours: x.response.ours, Reason: x.reason, Exhausted: x.exhausted(),
@@ -108,17 +109,17 @@ func (x *exchange) observe(t *turn.Turn) {
 		o.Received, o.Sent = o.Received+near, o.Sent+far
 	}
 	x.speaksGRPC(o)
-	x.measure(t, o)
+	x.measure(t, s, o)
 	if p.Observe != nil {
 		p.Observe(o)
 	}
-	p.returnOutcome(t, o)
+	p.returnOutcome(s, o)
 }
 
 // measure counts a request, here and in the mesh's metrics.
-func (x *exchange) measure(t *turn.Turn, o *Outcome) {
+func (x *exchange) measure(t *turn.Turn, s *shelf, o *Outcome) {
 	if x.source == nil {
-		x.p.count(t, nil)
+		x.p.count(t, s, nil)
 		return
 	}
 	r := measure.Request{
@@ -133,7 +134,7 @@ func (x *exchange) measure(t *turn.Turn, o *Outcome) {
 	if x.stream.Upgraded { // how long people talk is no latency
 		r.Duration -= x.stream.Times[filters.StageBody]
 	}
-	x.p.count(t, &r)
+	x.p.count(t, s, &r)
 }
 
 // exhausted reports whether there would have been another attempt if the route

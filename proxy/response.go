@@ -35,7 +35,7 @@ func (r *responseSide) drop() {
 // in the processor's caches.
 func (x *exchange) NewResponse(t *turn.Turn) *message.Response {
 	if x.resp == nil {
-		x.resp = x.p.lendResponse(t)
+		x.resp = x.p.lendResponse(x.p.shelf(t))
 	}
 	return x.resp
 }

@@ -35,18 +35,6 @@ func (s *shelf) over(t *turn.Turn, r *measure.Request) {
 	}
 }
 
-// count counts a request that is over; r says of what kind it was, or is nil.
-func (p *Proxy) count(t *turn.Turn, r *measure.Request) {
-	if s := p.shelf(t); s != nil {
-		s.over(t, r)
-		return
-	}
-	p.stats.Requests.Add(1)
-	if r != nil {
-		p.meter.Request(r)
-	}
-}
-
 // Flush hands on what was counted, before the turn's last bytes leave: who has an
 // answer finds it among the metrics.
 func (s *shelf) Flush(*turn.Turn) {
@@ -97,9 +85,11 @@ func push[T any](list *[]*T, x *T) bool {
 	return true
 }
 
+// What follows takes the turn's shelf, or nil.
+
 // lendExchange returns an exchange that is not in use.
-func (p *Proxy) lendExchange(t *turn.Turn) *exchange {
-	if s := p.shelf(t); s != nil {
+func (p *Proxy) lendExchange(s *shelf) *exchange {
+	if s != nil {
 		if x := pop(&s.exchanges); x != nil {
 			return x
 		}
@@ -107,15 +97,15 @@ func (p *Proxy) lendExchange(t *turn.Turn) *exchange {
 	return p.exchanges.Get().(*exchange)
 }
 
-func (p *Proxy) returnExchange(t *turn.Turn, x *exchange) {
-	if s := p.shelf(t); s == nil || !push(&s.exchanges, x) {
+func (p *Proxy) returnExchange(s *shelf, x *exchange) {
+	if s == nil || !push(&s.exchanges, x) {
 		p.exchanges.Put(x)
 	}
 }
 
 // lendResponse returns an empty message.
-func (p *Proxy) lendResponse(t *turn.Turn) *message.Response {
-	if s := p.shelf(t); s != nil {
+func (p *Proxy) lendResponse(s *shelf) *message.Response {
+	if s != nil {
 		if r := pop(&s.responses); r != nil {
 			return r
 		}
@@ -123,24 +113,36 @@ func (p *Proxy) lendResponse(t *turn.Turn) *message.Response {
 	return p.responses.Get().(*message.Response)
 }
 
-func (p *Proxy) returnResponse(t *turn.Turn, r *message.Response) {
-	if s := p.shelf(t); s == nil || !push(&s.responses, r) {
+func (p *Proxy) returnResponse(s *shelf, r *message.Response) {
+	if s == nil || !push(&s.responses, r) {
 		p.responses.Put(r)
 	}
 }
 
 // lendOutcome returns an outcome to be filled. On the stack it would escape: who
 // observes is not known.
-func (p *Proxy) lendOutcome(t *turn.Turn) *Outcome {
-	if s := p.shelf(t); s != nil {
+func (p *Proxy) lendOutcome(s *shelf) *Outcome {
+	if s != nil {
 		return &s.outcome // a loop observes one after the other
 	}
 	return p.outcomes.Get().(*Outcome)
 }
 
-func (p *Proxy) returnOutcome(t *turn.Turn, o *Outcome) {
-	if p.shelf(t) == nil {
+func (p *Proxy) returnOutcome(s *shelf, o *Outcome) {
+	if s == nil {
 		*o = Outcome{}
 		p.outcomes.Put(o)
+	}
+}
+
+// count counts a request that is over; r says of what kind it was, or is nil.
+func (p *Proxy) count(t *turn.Turn, s *shelf, r *measure.Request) {
+	if s != nil {
+		s.over(t, r)
+		return
+	}
+	p.stats.Requests.Add(1)
+	if r != nil {
+		p.meter.Request(r)
 	}
 }

@@ -26,29 +26,29 @@ func TestShelf(t *testing.T) {
 	loop.Last()
 	var all []*exchange
 	for range keepOwn + 1 {
-		all = append(all, p.lendExchange(&loop))
+		all = append(all, p.lendExchange(p.shelf(&loop)))
 	}
 	for _, x := range all {
-		p.returnExchange(&loop, x)
+		p.returnExchange(p.shelf(&loop), x)
 	}
 	if n := len(p.shelf(&loop).exchanges); n != keepOwn {
 		t.Errorf("%d exchanges are on the shelf, want %d", n, keepOwn)
 	}
 	for i := keepOwn - 1; i >= 0; i-- {
-		if p.lendExchange(&loop) != all[i] {
+		if p.lendExchange(p.shelf(&loop)) != all[i] {
 			t.Fatalf("exchange %d is not the next", i)
 		}
 	}
-	r := p.lendResponse(&loop)
-	p.returnResponse(&loop, r)
-	if p.lendResponse(&loop) != r {
+	r := p.lendResponse(p.shelf(&loop))
+	p.returnResponse(p.shelf(&loop), r)
+	if p.lendResponse(p.shelf(&loop)) != r {
 		t.Error("the message did not come back")
 	}
 	if p.shelf(&passing) != nil || other.shelf(&loop) != nil {
 		t.Error("a turn that does not last, or is another proxy's, has a shelf")
 	}
-	other.returnExchange(&loop, other.lendExchange(&loop))
-	p.returnExchange(&passing, p.lendExchange(&passing))
+	other.returnExchange(other.shelf(&loop), other.lendExchange(other.shelf(&loop)))
+	p.returnExchange(p.shelf(&passing), p.lendExchange(p.shelf(&passing)))
 }
 
 // BenchmarkShelf takes and returns as many exchanges as a turn's read of a busy
@@ -67,10 +67,10 @@ func BenchmarkShelf(b *testing.B) {
 			var taken [32]*exchange
 			for b.Loop() {
 				for i := range taken {
-					taken[i] = p.lendExchange(&t)
+					taken[i] = p.lendExchange(p.shelf(&t))
 				}
 				for _, x := range taken {
-					p.returnExchange(&t, x)
+					p.returnExchange(p.shelf(&t), x)
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(len(taken)), "ns/exchange")

@@ -114,6 +114,32 @@ func TestCountingAllocatesNothing(t *testing.T) {
 	}
 }
 
+// What is found from an observation's length in bits is what a walk over all bounds
+// finds: beside every bound and every power of two.
+func TestBucketAgainstWalk(t *testing.T) {
+	for _, bounds := range []*Bounds{
+		NewBounds(1, 0.5, 1, 5, 10, 25, 50, 1e3, 1e18),
+		NewBounds(1e6, 0.5, 1, 5, 10, 25, 50, 1e3, 3.6e6),
+		NewBounds(1, -5, -1, 0, 3), NewBounds(1),
+	} {
+		at := append([]int64{math.MinInt64, math.MaxInt64}, bounds.limit...)
+		for n := range 63 {
+			at = append(at, 1<<n)
+		}
+		for _, near := range at {
+			for _, v := range []int64{near - 1, near, near + 1} {
+				want := 0
+				for want < len(bounds.limit) && bounds.limit[want] < v {
+					want++
+				}
+				if got := bounds.bucket(v); got != want {
+					t.Errorf("%d of %v is in bucket %d, want %d", v, bounds.limit, got, want)
+				}
+			}
+		}
+	}
+}
+
 // A batch adds up to what would have been observed one by one.
 func TestBatchAgainstTwin(t *testing.T) {
 	bounds := NewBounds(10, 0.5, 1, 5, 100)
@@ -137,15 +163,16 @@ func TestBatchAgainstTwin(t *testing.T) {
 
 func BenchmarkObserve(b *testing.B) {
 	bounds := NewBounds(1e6, 0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000)
+	const v = 300e6 // many bounds are below it, as below most requests' bytes
 	h, batch := NewHistogram(bounds), NewBatch(bounds)
 	b.Run("histogram", func(b *testing.B) {
 		for b.Loop() {
-			h.Observe(7e6)
+			h.Observe(v)
 		}
 	})
 	b.Run("batch", func(b *testing.B) {
 		for n := 0; b.Loop(); n++ {
-			batch.Observe(7e6)
+			batch.Observe(v)
 			if n%16 == 0 {
 				batch.AddTo(h)
 			}
