@@ -106,6 +106,13 @@ func (x *exchange) mustWrite(t *turn.Turn, err error) bool {
 // Failed: the attempt has ended without a whole response.
 func (x *exchange) Failed(t *turn.Turn, f *fault.Fault) {
 	defer x.rescue(t)
+	if x.step == toAnswer { // the head came before
+		x.call = nil
+		x.catchUp(t)
+		if !x.receives() {
+			return
+		}
+	}
 	if !x.may(t, evFailed) {
 		return
 	}

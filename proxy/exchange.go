@@ -105,14 +105,17 @@ type exchange struct {
 	// Guarded by the lane. A response finds its exchange out of the processor's
 	// caches, if there are hundreds: what every one needs stands together.
 	state    state
-	pending  phase         // the phase in which a filter waits; noPhase if none does
-	armed    bool          // timer is set
-	failing  bool          // an answer to a fault is being made; a second fault cuts
-	kept     bool          // filters may have changed the head: original has it
-	unjudged bool          // a review is due when the filter that waits has come back
-	verdict  sniff.Verdict // what the client's connection speaks, and how that is known
-	random   uint32        // chooses the weighted backend, the same on every look
-	uses     uint32        // since the last request that was watched
+	pending  phase            // the phase in which a filter waits; noPhase if none does
+	armed    bool             // timer is set
+	failing  bool             // an answer to a fault is being made; a second fault cuts
+	kept     bool             // filters may have changed the head: original has it
+	step     step             // what was put off
+	queued   bool             // a turn will call Late
+	sent     filters.Progress // how far the request had got when the head of the response came
+	unjudged bool             // a review is due when the filter that waits has come back
+	verdict  sniff.Verdict    // what the client's connection speaks, and how that is known
+	random   uint32           // chooses the weighted backend, the same on every look
+	uses     uint32           // since the last request that was watched
 	route    *snapshot.Route
 	call     upstream.Call      // nil between attempts
 	tried    *upstream.Endpoint // whom the attempt in progress was made to
@@ -225,6 +228,17 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 	x.told.counts = x.asked.counts
 	x.request.ended = end
 	x.request.rawEnd = end
+	if end && x.mayPutOff(t) {
+		x.putOff(t, toJudge)
+		return
+	}
+	x.judgeHead(t)
+}
+
+// judgeHead goes on with a head that has come: what no client may say is taken
+// away, what nobody may ask is refused, and then the phases run.
+func (x *exchange) judgeHead(t *turn.Turn) {
+	r := &x.req
 	offers := len(r.Upgrade) > 0
 	x.sanitize(r)
 	if lim := &x.p.timeouts; lim.Body > 0 || lim.Stream > 0 {
@@ -328,6 +342,7 @@ func (x *exchange) Expired(t *turn.Turn, _ *wheel.Timer) {
 	}
 	defer l.Unlock()
 	defer x.rescue(t)
+	x.catchUp(t)
 	now := t.Tick()
 	switch {
 	case x.state == xNew:
@@ -396,6 +411,10 @@ func (x *exchange) finish(t *turn.Turn, keep bool) {
 	}
 	x.hide()
 	x.down.done(t, keep)
+	if x.queued {
+		x.step = toReturn
+		return
+	}
 	t.Notify(x) // back to the pool when no frame of this turn refers to it any more
 }
 

@@ -96,6 +96,11 @@ func grpcStatus(status int) int {
 // dropAttempt gives up what goes on upstream.
 func (x *exchange) dropAttempt(t *turn.Turn) {
 	x.tryUntil, x.retryAt = 0, 0
+	x.step = noStep
+	x.dropCall(t)
+}
+
+func (x *exchange) dropCall(t *turn.Turn) {
 	if x.call != nil {
 		x.call.Cancel(t)
 		x.call = nil

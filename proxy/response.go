@@ -20,7 +20,7 @@ type responseSide struct {
 	bytes  int64      // body bytes written downstream
 	head   int32      // bytes of the head that went downstream
 	raw    []byte     // received while a filter waited
-	local  []byte     // the body of a Reply; not ours to change
+	local  []byte     // the body of a Reply, or one that was put off with its head; not ours to change
 	waits  *heldChunk // what a filter waits for; nil before one has
 }
 
@@ -48,34 +48,41 @@ func (x *exchange) Informational(t *turn.Turn, r *message.Response) {
 	}
 }
 
-// Head brings the endpoint's final head: another attempt, or the response
-// phases.
+// Head brings the endpoint's final head.
 func (x *exchange) Head(t *turn.Turn, r *message.Response, end bool) {
 	defer x.rescue(t)
 	if !x.may(t, evResponseHead) {
 		return
 	}
-	a := x.record(t, r.Status, nil, x.call.Progress())
-	if end {
+	x.sent, x.response.ended = x.call.Progress(), end
+	if end && r.Status != 101 {
+		x.call = nil // it is over: the connection may serve another
+	}
+	if !x.asHTTP2() && len(x.req.Upgrade) == 0 && x.mayPutOff(t) {
+		x.putOff(t, toAnswer)
+		return
+	}
+	x.responseHead(t)
+}
+
+// responseHead goes on with a head that has come: another attempt, or the response
+// phases.
+func (x *exchange) responseHead(t *turn.Turn) {
+	r := x.resp
+	a := x.record(t, r.Status, nil, x.sent)
+	if x.response.ended {
 		a.GRPC = grpcStatusOf(r)
 	}
 	if wait, again := x.mayRetry(a); again {
-		if !end {
-			x.call.Cancel(t)
-		}
-		x.call = nil
+		x.dropCall(t)
 		x.resp.Reset()
 		x.again(t, wait)
 		return
-	}
-	if end && r.Status != 101 {
-		x.call = nil // it is over: the connection may serve another
 	}
 	if len(x.req.Upgrade) > 0 && !x.switched(t) {
 		return
 	}
 	x.to(t, xResponding)
-	x.response.ended = end
 	if x.pending != noPhase {
 		x.response.due = true
 		return
@@ -148,6 +155,22 @@ func (x *exchange) writeLocal(t *turn.Turn) {
 // held is not credited, so the stream's window bounds it.
 func (x *exchange) Chunk(t *turn.Turn, c *message.Chunk) {
 	defer x.rescue(t)
+	switch {
+	case x.step != toAnswer:
+	case c.End:
+		x.step, x.response.local, x.call = toFinish, c.Data, nil
+		return
+	default:
+		x.catchUp(t)
+		if !x.receives() {
+			return
+		}
+	}
+	x.responseChunk(t, c)
+}
+
+// responseChunk goes on with body bytes that have come.
+func (x *exchange) responseChunk(t *turn.Turn, c *message.Chunk) {
 	if !x.may(t, evResponseChunk) {
 		return
 	}

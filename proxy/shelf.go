@@ -18,8 +18,9 @@ type shelf struct {
 	exchanges []*exchange
 	responses []*message.Response
 
-	outcome  Outcome // of the request that was over last; empty between turns
-	requests int64   // that are over and not counted yet; those of the tally among them
+	chunk    message.Chunk // of a response that was put off; empty but in its step
+	outcome  Outcome       // of the request that was over last; empty between turns
+	requests int64         // that are over and not counted yet; those of the tally among them
 	tally    measure.Tally
 }
 
@@ -133,6 +134,14 @@ func (p *Proxy) returnOutcome(s *shelf, o *Outcome) {
 		*o = Outcome{}
 		p.outcomes.Put(o)
 	}
+}
+
+// lendChunk returns a chunk for a step. On the stack it would escape to the filters.
+func lendChunk(s *shelf) *message.Chunk {
+	if s != nil {
+		return &s.chunk
+	}
+	return new(message.Chunk)
 }
 
 // count counts a request that is over; r says of what kind it was, or is nil.

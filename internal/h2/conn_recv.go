@@ -131,12 +131,12 @@ func (c *Conn) Feed(t *turn.Turn, p []byte) error {
 
 // fed ends a call of Feed, even one that a handler's panic ends.
 func (c *Conn) fed(t *turn.Turn) {
-	t.Leave(&c.in.feed)
 	if c.in.busy != nil {
 		c.mu.Lock()
-		defer c.mu.Unlock()
 		c.settle(t)
+		c.mu.Unlock()
 	}
+	t.Leave(&c.in.feed)
 }
 
 // settle sees to what the last call of a handler has left undone until c.mu was

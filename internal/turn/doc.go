@@ -12,6 +12,8 @@
 //     the top level of the Turn, where no lock is held.
 //   - End repeats flush and deliver until nothing is dirty, because delivering
 //     gives credit back and credit makes more to flush.
+//   - What is put off with Later in a feed is done when the outermost feed ends, with
+//     no lock held.
 //   - Nothing in a turn blocks: no dial, no channel, no foreign I/O.
 //   - Lock order: lane, inner h2.Conn, outer h2.Conn, wire.Conn, pools.
 //

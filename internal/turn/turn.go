@@ -15,6 +15,12 @@ const (
 	clockEvery = 16
 )
 
+// A Late has put a step off.
+type Late interface {
+	// Late does it. It is called with no lock held.
+	Late(t *Turn)
+}
+
 // A Tick is a moment by the monotonic clock, in nanoseconds since epoch; zero is
 // none. It is a third of a time.Time and holds no pointer. BenchmarkTick, the
 // turn's clock kept and compared: 11 → 4 ns.
@@ -79,6 +85,7 @@ type Turn struct {
 	shelf  *any
 	first  Flusher
 	feed   *Feed // the innermost; nil outside any
+	late   []Late
 }
 
 // Last says that one goroutine uses the turn again and again.
@@ -173,13 +180,38 @@ func (t *Turn) End() {
 // their feeds.
 type Feed struct{ outer *Feed }
 
-// Enter begins a feed, and Leave ends it.
+// Enter begins a feed.
 func (t *Turn) Enter(f *Feed) { f.outer, t.feed = t.feed, f }
-func (t *Turn) Leave(f *Feed) { t.feed, f.outer = f.outer, nil }
+
+// Leave ends a feed. Behind the outermost, what was put off is done: the caller holds
+// no lock, and still has the bytes that it handed up.
+func (t *Turn) Leave(f *Feed) {
+	if t.feed, f.outer = f.outer, nil; t.feed == nil {
+		t.catchUp()
+	}
+}
 
 // Inside reports whether f is the innermost feed of the turn: then its handlers
 // are calling down, on the goroutine that owns what belongs to f's reader.
 func (t *Turn) Inside(f *Feed) bool { return t.feed == f }
+
+// Feeding reports whether an engine is handing up what it has received.
+func (t *Turn) Feeding() bool { return t.feed != nil }
+
+// Later puts off a step of l, which is called in a feed, until the outermost one
+// ends: the bytes that it handed up are still there then. Steps of one kind are done
+// one after the other so, and find their code in the processor's caches.
+func (t *Turn) Later(l Late) { t.late = append(t.late, l) }
+
+// catchUp does what was put off.
+func (t *Turn) catchUp() {
+	for i := 0; i < len(t.late); i++ {
+		l := t.late[i]
+		t.late[i] = nil
+		l.Late(t)
+	}
+	t.late = t.late[:0]
+}
 
 // A Sink is where bytes go: a transport connection, or a stream of one.
 //

@@ -265,3 +265,41 @@ func TestFeedsNest(t *testing.T) {
 	tn.Leave(&carrier)
 	inside(false, false)
 }
+
+// lateFunc is a step.
+type lateFunc func(t *Turn)
+
+func (f lateFunc) Late(t *Turn) { f(t) }
+
+// What is put off is done once, in order, behind the outermost feed; a step may put
+// off another.
+func TestLaterComesBehindTheOutermostFeed(t *testing.T) {
+	var tn Turn
+	var carrier, inner Feed
+	var log []string
+	step := func(name string) lateFunc { return func(*Turn) { log = append(log, name) } }
+	tn.Enter(&carrier)
+	tn.Later(lateFunc(func(tn *Turn) {
+		log = append(log, "a")
+		if tn.Feeding() {
+			t.Error("a step is in a feed")
+		}
+		tn.Later(step("c"))
+	}))
+	tn.Enter(&inner)
+	tn.Later(step("b"))
+	tn.Leave(&inner)
+	if !tn.Feeding() || log != nil {
+		t.Errorf("behind the inner feed: feeding %v, done %q", tn.Feeding(), log)
+	}
+	tn.Leave(&carrier)
+	if want := []string{"a", "b", "c"}; !slices.Equal(log, want) || tn.Feeding() {
+		t.Errorf("done %q, want %q; feeding %v", log, want, tn.Feeding())
+	}
+	log = nil
+	tn.Enter(&carrier)
+	tn.Leave(&carrier)
+	if log != nil {
+		t.Errorf("the next feed did %q again", log)
+	}
+}
