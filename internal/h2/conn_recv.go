@@ -61,8 +61,7 @@ type recvState struct {
 	left    int    // bytes of content (modeData), or to skip
 	part    []byte // lent: the part of the payload that is here (modeWhole)
 
-	data *Stream       // whose content it is
-	to   StreamHandler // of data, which is busy with it; nil if it is not yet
+	data *Stream // whose content it is
 
 	feed turn.Feed
 	busy *Stream // whose handler is called, or was last and is not settled
@@ -170,11 +169,16 @@ func (c *Conn) feed(t *turn.Turn, p []byte) error {
 		}
 	}
 	for {
+		if r.mode == modeHeader && r.hdrN == 0 {
+			for n := c.data(t, p); n > 0; n = c.data(t, p) {
+				p = p[n:]
+			}
+		}
 		if r.mode == modeHeader {
 			if p = r.takeHeader(p); r.mode == modeHeader {
 				return nil
 			}
-			if err := c.begin(t, len(p)); err != nil {
+			if err := c.begin(t); err != nil {
 				return err
 			}
 		}
@@ -195,6 +199,46 @@ func (c *Conn) feed(t *turn.Turn, p []byte) error {
 			r.finished++
 		}
 	}
+}
+
+// data takes the DATA frame that p begins with, if it is as most are: all here, not
+// padded, with content, and for a stream that may have it and whose handler nobody
+// else calls. It returns the frame's length, or 0 if the frame has to be judged step
+// by step. BenchmarkBatch, with mayAppend: 74 → 54 ns a pair.
+func (c *Conn) data(t *turn.Turn, p []byte) int {
+	if len(p) <= headerLen || p[3] != frameData || p[4]&^flagEndStream != 0 {
+		return 0
+	}
+	r := &c.in
+	n, id, end := int(p[0])<<16|int(p[1])<<8|int(p[2]), binary.BigEndian.Uint32(p[5:])&maxStreamID, p[4] != 0
+	if n == 0 || n > len(p)-headerLen || n > int(c.o.MaxFrameSize) || r.blockID != 0 {
+		return 0
+	}
+	c.mu.Lock()
+	c.settle(t)
+	s := c.streams.get(id)
+	if s == nil || s.recvClosed || !s.gotHead || s.announced || s.h == nil || s.telling || n > int(s.recvWin) || int64(n) > c.recvWin {
+		c.mu.Unlock()
+		return 0
+	}
+	c.took(t, s, n)
+	h := c.call(t, s, end)
+	c.mu.Unlock()
+	h.Data(t, s, p[headerLen:headerLen+n:headerLen+n], end)
+	r.finished++
+	return headerLen + n
+}
+
+// took accounts for DATA of s that is not padded, has content, and is within the
+// windows. c.mu is held.
+func (c *Conn) took(t *turn.Turn, s *Stream, n int) {
+	c.stats.DataFramesIn++
+	c.stats.DataBytesIn += uint64(n)
+	c.rate.empty = 0
+	c.rate.dataIn++
+	_ = c.credit(t, n)
+	s.recvWin -= int32(n)
+	c.share.count(s, n)
 }
 
 func (r *recvState) takePreface(p []byte) ([]byte, error) {
@@ -249,8 +293,8 @@ func (r *recvState) takeHeader(p []byte) []byte {
 }
 
 // begin judges a frame by its header, before its payload is taken, and says
-// with the mode what becomes of the payload, of which so many bytes are here.
-func (c *Conn) begin(t *turn.Turn, here int) error {
+// with the mode what becomes of the payload.
+func (c *Conn) begin(t *turn.Turn) error {
 	r := &c.in
 	f := r.f
 	if f.n > int(c.o.MaxFrameSize) {
@@ -267,7 +311,7 @@ func (c *Conn) begin(t *turn.Turn, here int) error {
 	}
 	switch {
 	case f.typ == frameData:
-		return c.beginData(t, here)
+		return c.beginData(t)
 	case f.typ > frameContinuation:
 		r.left = f.n // unknown types are dropped (section 4.1)
 		c.mu.Lock()
@@ -372,7 +416,7 @@ func (c *Conn) handle(t *turn.Turn, f frame, p []byte) error {
 
 // beginData accounts for a DATA frame as soon as its header is here, so that
 // the content can be passed on as it comes.
-func (c *Conn) beginData(t *turn.Turn, here int) error {
+func (c *Conn) beginData(t *turn.Turn) error {
 	r := &c.in
 	f := r.f
 	if f.id == 0 {
@@ -406,12 +450,6 @@ func (c *Conn) beginData(t *turn.Turn, here int) error {
 	c.rate.dataIn++
 	c.stats.DataBytesIn += uint64(n)
 	r.data, r.left, r.mode = s, n, modeData
-	// The usual frame is all here, and nobody else calls the stream's handler:
-	// then it is found now, and content need not take c.mu again. BenchmarkBatch
-	// 82 → 77 ns.
-	if end := f.has(flagEndStream); n <= here && (n > 0 || end) && s.h != nil && !s.telling {
-		r.to = c.call(t, s, end)
-	}
 	return nil
 }
 
@@ -461,12 +499,10 @@ func (c *Conn) content(t *turn.Turn, p []byte) []byte {
 	n := min(len(p), r.left)
 	r.left -= n
 	end := r.left == 0 && r.f.has(flagEndStream)
-	h := r.to
-	if r.to = nil; h == nil && (n > 0 || end) {
-		h = c.receiving(t, r.data, end)
-	}
-	if h != nil {
-		h.Data(t, r.data, p[:n:n], end)
+	if n > 0 || end {
+		if h := c.receiving(t, r.data, end); h != nil {
+			h.Data(t, r.data, p[:n:n], end)
+		}
 	}
 	if r.left == 0 {
 		r.data, r.left, r.mode = nil, int(r.pad), modeSkip

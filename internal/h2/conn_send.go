@@ -97,6 +97,10 @@ func (c *Conn) appendData(t *turn.Turn, s *Stream, p []byte) {
 		}
 	}
 	s.flight += int64(len(p))
+	if c.tail != s && len(p) <= c.peer.send && len(c.out) < handAt { // as it is most often
+		c.appendWhole(s, p)
+		p = nil
+	}
 	for len(p) > 0 {
 		n := 0
 		if c.tail == s {
@@ -122,6 +126,20 @@ func (c *Conn) appendData(t *turn.Turn, s *Stream, p []byte) {
 		p = p[k:]
 	}
 	s.lastPos = c.handed + int64(len(c.out))
+}
+
+// appendWhole appends p as a frame.
+func (c *Conn) appendWhole(s *Stream, p []byte) {
+	n, at := len(p), len(c.out)
+	c.growOut(headerLen + n)
+	c.out = c.out[:at+headerLen+n]
+	f := c.out[at:]
+	binary.BigEndian.PutUint64(f, uint64(n)<<40|uint64(frameData)<<32|uint64(s.id>>8))
+	f[headerLen-1] = byte(s.id)
+	copy(f[headerLen:], p)
+	c.tail, c.tailAt = s, at
+	c.stats.DataFramesOut++
+	c.rate.dataOut++
 }
 
 // appendEnd ends s's sending direction: on its last DATA frame if that is still

@@ -134,6 +134,30 @@ func cloneFields(fields []Field) []Field {
 func (s *Stream) Write(t *turn.Turn, p []byte) {
 	c := s.c
 	c.mu.Lock()
+	ok := s.mayAppend(len(p))
+	if ok {
+		c.appendData(t, s, p)
+		c.mark(t)
+	}
+	c.mu.Unlock()
+	if !ok {
+		s.write(t, p)
+	}
+}
+
+// mayAppend reports whether n bytes may go behind all that the connection sends,
+// with nobody to ask and nothing to note but what appendData does: as most do.
+// c.mu is held.
+func (s *Stream) mayAppend(n int) bool {
+	c := s.c
+	return n > 0 && s.sentHead && !s.closed && !s.endDue && s.queued == 0 && c.ring.head == nil && s.waitAt == 0 &&
+		int64(n) <= min(s.sendWin, c.sendWin, turn.LowMark-s.flight) && n <= outCap-len(c.out)-c.sinkHeld && len(c.out) < handAt
+}
+
+// write is Write for what may have to wait.
+func (s *Stream) write(t *turn.Turn, p []byte) {
+	c := s.c
+	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s.closed || s.endDue || len(p) == 0 || c.headless(t, s) {
 		return
