@@ -148,7 +148,21 @@ func (r *headReader) lines() (done bool, err *ParseError) {
 // empty line.
 func (r *headReader) fieldLines(b []byte, n int) (done bool, err *ParseError) {
 	pos, left := int(r.pos), r.limits.Fields-int(r.fields)
+	var hops message.Hops
 	for {
+		if r.kind != trailerSection {
+			pos, left = r.header.Lines(b, pos, left, &hops)
+			for i := range hops.Met() {
+				hop := &hops.Met()[i]
+				if err = r.special(b, hop.Known, hop.Name, hop.Value); err != nil {
+					return false, err
+				}
+			}
+			if b[pos] == '\r' && b[pos+1] == '\n' {
+				r.pos, r.fields = int32(pos+2), int32(r.limits.Fields-left)
+				return true, nil
+			}
+		}
 		colon, end, known := message.FieldLine(b, pos)
 		if end == pos || b[end] != '\r' || b[end+1] != '\n' ||
 			known == message.Unknown && !validName(b, pos, colon, end) { // a known name needs no look

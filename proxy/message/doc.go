@@ -1,7 +1,9 @@
 // Package message is the HTTP message: head, header arena, body chunk; and the
 // rules for views into buffers.
 //
-// It parses nothing and writes nothing: codecs do (proxy/http1, proxy/http2).
+// It parses no head and writes none: codecs do (proxy/http1, proxy/http2). Only
+// field lines, which become rows of its table and are made of them, are taken apart
+// and appended here.
 // It knows no framing: Content-Length, Transfer-Encoding, Connection and their
 // like become Length and flags, and are not among the fields of a message.
 //

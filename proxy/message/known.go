@@ -214,7 +214,7 @@ func makeSlots() (all [numSlots]Known) {
 func slotFor[N string | []byte](name N) uint32 {
 	n := len(name)
 	middle := (n - 1) / 2
-	return slotOf(pair(name[middle], name[middle+1]), pair(name[n-2], name[n-1]), n)
+	return slotOf(pair(name[middle], name[middle+1]), pair(name[n-2], name[n-1]), uint(n))
 }
 
 func pair(a, b byte) uint16 { return uint16(a) | uint16(b)<<8 }
@@ -222,7 +222,7 @@ func pair(a, b byte) uint16 { return uint16(a) | uint16(b)<<8 }
 // slotOf mixes length, the two letters in the middle and the last two, without
 // case. Or-ing 0x20 confuses some bytes that are no letters; that only costs a
 // comparison. When a new name meets another, try other factors.
-func slotOf(middle, last uint16, n int) uint32 {
+func slotOf(middle, last uint16, n uint) uint32 {
 	return ((uint32(middle) | uint32(last)<<16 | 0x20202020) + uint32(n)) * 0x91739835 / (1 << 32 / numSlots)
 }
 

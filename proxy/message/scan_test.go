@@ -3,6 +3,7 @@ package message
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -70,6 +71,118 @@ func checkLine(t *testing.T, data []byte) {
 	}
 }
 
+func inName(c byte) bool {
+	return 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '.'
+}
+
+// slowLines is what Lines takes of data, as names, values and whether for one
+// connection only.
+func slowLines(data []byte, left int) (taken [][2]string, hop []bool, at int) {
+	hops := 0
+	for ; left > 0; left-- {
+		line := data[at:]
+		line = line[:slowEnd(line, func(c byte) bool { return ' ' <= c && c <= '~' })]
+		name, value, _ := bytes.Cut(line, []byte(": "))
+		known := slowKnown(name)
+		switch {
+		case !bytes.HasPrefix(data[at+len(line):], []byte("\r\n")),
+			len(name) == 0, len(name) > 31, slowEnd(name, inName) < len(name),
+			len(value) == 0, len(bytes.Trim(value, " ")) < len(value):
+			return taken, hop, at
+		case known.Hop():
+			if hops++; hops > 4 {
+				return taken, hop, at
+			}
+		}
+		taken, hop = append(taken, [2]string{string(name), string(value)}), append(hop, known.Hop())
+		at += len(line) + 2
+	}
+	return taken, hop, at
+}
+
+func checkLines(t *testing.T, data []byte, left int) {
+	t.Helper()
+	const before = "GET / HTTP/1.1\r\n"
+	h := Header{arena: []byte(before + string(data) + "\nA: b\r\nC: d\r\n")[:len(before)+len(data)], fields: make([]field, 0, 64)}
+	var hops Hops
+	b := h.Padded()
+	pos, more := h.Lines(b, len(before), left, &hops)
+	want, hop, at := slowLines(data, left)
+	if pos != len(before)+at || more != left-len(want) {
+		t.Fatalf("%q: Lines stops at %d with %d left, want %d and %d", data, pos-len(before), more, at, left-len(want))
+	}
+	fields, met := h.fields, hops.Met()
+	for i, w := range want {
+		var got Hop
+		known := slowKnown([]byte(w[0]))
+		if hop[i] {
+			got, met = met[0], met[1:]
+		} else {
+			f := fields[0]
+			got, fields = Hop{Span{f.name, uint32(f.nameLen)}, Span{f.value, f.valueLen}, f.known}, fields[1:]
+			if !f.line || h.has&known.bit() == 0 {
+				t.Fatalf("%q: field %d is no line, or not among the names", data, i)
+			}
+		}
+		if string(got.Name.Of(b)) != w[0] || string(got.Value.Of(b)) != w[1] || got.Known != known {
+			t.Fatalf("%q: got %q %q %d, want %q %d", data, got.Name.Of(b), got.Value.Of(b), got.Known, w, known)
+		}
+	}
+	if len(fields) > 0 || len(met) > 0 {
+		t.Fatalf("%q: got %d fields and %d hops too many", data, len(fields), len(met))
+	}
+}
+
+// TestLines has each byte in each place of lines that are taken, and values and
+// names of every length around a step's.
+func TestLines(t *testing.T) {
+	for _, line := range []string{
+		"a: b\r\n", "Host: h\r\nAccept: */*\r\n", "X-Canary-Ab: 12345678\r\nTE: x\r\n", "X-Forwarded-Client-Cert: 1\r\n",
+		"access-control-request-method: PUT\r\n", "Access-Control-Allow-Origin: *\r\n", "x-a-name-of-just-31-bytes-in-all: v\r\n",
+		"te: 1\r\nTE: 2\r\nte: 3\r\nConnection: 4\r\nHost: 5\r\na: 6\r\n",
+	} {
+		data := []byte(line)
+		checkLines(t, data, 20)
+		checkLines(t, data, 1)
+		checkLines(t, data, 0)
+		for at := range data {
+			was := data[at]
+			for c := range 256 {
+				data[at] = byte(c)
+				checkLines(t, data, 20)
+			}
+			data[at] = was
+			checkLines(t, data[:at], 20)
+		}
+	}
+	for k := Unknown + 1; k < numKnown; k++ {
+		checkLines(t, []byte(names[k].name+": v\r\n"+names[k].lower+": w\r\n"), 20)
+	}
+	for n := range 70 {
+		run := bytes.Repeat([]byte("x"), n)
+		checkLines(t, slices.Concat([]byte("a: "), run, []byte("\r\nb: c\r\n")), 20)
+		checkLines(t, slices.Concat(run, []byte(": v\r\nb: c\r\n")), 20)
+	}
+}
+
+// TestLinesMakeRoom has more lines than the table had room for: what is left is
+// found in place.
+func TestLinesMakeRoom(t *testing.T) {
+	var h Header
+	var hops Hops
+	h.Write([]byte("\n" + string(bytes.Repeat([]byte("a: b\r\n"), minFields+3))))
+	b := h.Padded()
+	if pos, more := h.Lines(b, 1, 100, &hops); h.Len() != minFields || pos != 1+6*minFields || more != 100-minFields {
+		t.Fatalf("got %d fields up to %d, %d left", h.Len(), pos, more)
+	}
+	if pos, more := h.Lines(b, 1+6*minFields, 3, &hops); h.Len() != minFields+3 || pos != len(h.Bytes()) || more != 0 {
+		t.Fatalf("then %d fields up to %d, %d left", h.Len(), pos, more)
+	}
+	if pos, more := h.Lines(b, 0, 100, &hops); pos != 0 || more != 100 {
+		t.Fatalf("without a byte before them, lines up to %d are taken", pos)
+	}
+}
+
 // TestLookupTwin changes each byte of each name to every other.
 func TestLookupTwin(t *testing.T) {
 	for k := Unknown + 1; k < numKnown; k++ {
@@ -115,6 +228,7 @@ func TestScanTwins(t *testing.T) {
 		}
 		checkScans(t, b)
 		checkLine(t, b)
+		checkLines(t, b, 20)
 	}
 }
 
@@ -133,6 +247,14 @@ func FuzzFieldLine(f *testing.F) {
 	f.Add([]byte("no colon\r\n: in this line"))
 	f.Add([]byte("a-name-that-is-longer-than-any-that-has-an-id: v\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) { checkLine(t, b) })
+}
+
+func FuzzLines(f *testing.F) {
+	for k := range numKnown {
+		f.Add([]byte(names[k].name+": value\r\nHost: h\r\n\r\n"), byte(20))
+		f.Add([]byte("x"+names[k].lower+": 1\r\nx:\r\n"), byte(1))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, left byte) { checkLines(t, b, int(left&63)) })
 }
 
 func BenchmarkLookup(b *testing.B) {

@@ -86,9 +86,9 @@ func valueEnd(b []byte, i int) int {
 	}
 	for ; i <= len(b)-16; i += 16 {
 		p := (*[16]byte)(b[i : i+16 : i+16])
-		x := unprintable(p[0:8])
+		x := unprintable(binary.LittleEndian.Uint64(p[0:8]))
 		if x&highs == 0 {
-			if x = unprintable(p[8:16]); x&highs == 0 {
+			if x = unprintable(binary.LittleEndian.Uint64(p[8:16])); x&highs == 0 {
 				continue
 			}
 			i += 8
@@ -105,8 +105,7 @@ func valueEnd(b []byte, i int) int {
 // unprintable marks, by its high bit, what is no printable ASCII among eight bytes.
 // The lowest mark is right, those above may not be: a sum carries, and a
 // difference borrows, only out of a byte that has a mark.
-func unprintable(b []byte) uint64 {
-	x := binary.LittleEndian.Uint64(b)
+func unprintable(x uint64) uint64 {
 	return (x - 0x20*ones) | (x + ones)
 }
 
@@ -214,7 +213,7 @@ func ValidAuthority(b []byte) bool {
 func plainEnd(b []byte) int {
 	i := 0
 	for ; i <= len(b)-8; i += 8 {
-		if bad := noPlain(b[i : i+8 : i+8]); bad != 0 {
+		if bad := noPlain(binary.LittleEndian.Uint64(b[i : i+8 : i+8])); bad != 0 {
 			return i + bits.TrailingZeros64(bad)/8
 		}
 	}
@@ -225,8 +224,7 @@ func plainEnd(b []byte) int {
 }
 
 // noPlain marks all but letters, digits, dots and hyphens among eight bytes.
-func noPlain(b []byte) uint64 {
-	x := binary.LittleEndian.Uint64(b)
+func noPlain(x uint64) uint64 {
 	lo := x &^ highs
 	low := lo | 0x20*ones
 	letter := (low + (0x80-'a')*ones) ^ (low + (0x80-'z'-1)*ones)
