@@ -14,7 +14,12 @@ func (h *Header) Size() int { return len(h.arena) }
 
 // Write appends p to the arena without making it a field.
 func (h *Header) Write(p []byte) {
-	h.arena = append(slices.Grow(h.arena, len(p)+linePad), p...)
+	n := len(h.arena)
+	if n+len(p)+linePad > cap(h.arena) {
+		h.arena = slices.Grow(h.arena, len(p)+linePad)
+	}
+	h.arena = h.arena[:n+len(p)]
+	copy(h.arena[n:], p)
 }
 
 // Room returns room for n bytes behind what the arena holds, for a codec to put a
@@ -50,7 +55,7 @@ func (h *Header) Push(name, value Span, known Known, line bool) {
 	h.fields = h.fields[:n+1]
 	f := &h.fields[n] // filled in place: a struct put together first is stored in parts and loaded whole, which stalls
 	f.name, f.nameLen, f.known = name.Off, uint16(name.Len), known
-	f.value, f.valueLen, f.line = value.Off, value.Len, line
+	f.value, f.valueLen, f.line = value.Off, value.Len, line && !known.Hop()
 	h.has |= known.bit()
 }
 
@@ -78,28 +83,26 @@ func (h *Header) LinesLen() int { return len(h.arena) + 4*len(h.fields) }
 // is true of its own.
 //
 // Fields that came together leave together: lines that stand next to each other
-// in the arena are copied in one go. BenchmarkAppendLines, 7 fields: 49 → 14 ns.
+// in the arena are copied in one go. BenchmarkAppendLines, 7 fields: 50 → 12 ns.
 func (h *Header) AppendLines(b []byte) []byte {
-	for i := 0; i < len(h.fields); {
-		f := &h.fields[i]
+	fields := h.fields
+	for i := 0; i < len(fields); {
+		f := &fields[i]
 		i++
-		if f.known.Hop() {
-			continue
-		}
 		if !f.line {
-			b = appendLine(b, h.run(f.name, uint32(f.nameLen)), h.run(f.value, f.valueLen))
+			if !f.known.Hop() {
+				b = appendLine(b, h.run(f.name, uint32(f.nameLen)), h.run(f.value, f.valueLen))
+			}
 			continue
 		}
-		end := f.value + f.valueLen + 2
-		for i < len(h.fields) {
-			g := &h.fields[i]
-			if !g.line || g.name != end || g.known.Hop() {
+		from, end := f.name, f.value+f.valueLen+2
+		for ; i < len(fields); i++ {
+			if f = &fields[i]; !f.line || f.name != end {
 				break
 			}
-			end = g.value + g.valueLen + 2
-			i++
+			end = f.value + f.valueLen + 2
 		}
-		b = append(b, h.arena[f.name:end]...)
+		b = append(b, h.arena[from:end]...)
 	}
 	return b
 }

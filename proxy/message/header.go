@@ -31,8 +31,8 @@ type field struct {
 	name, value, valueLen uint32
 	nameLen               uint16
 	known                 Known
-	// line says that the arena holds "name: value CRLF" at name, so that
-	// AppendLines may copy it as it stands.
+	// line says that the arena holds "name: value CRLF" at name, and that AppendLines
+	// may copy it as it stands: the name is not for one connection only.
 	line bool
 }
 
@@ -115,13 +115,19 @@ func (h *Header) First(known Known, name string) (view []byte, n int) {
 	if h.has&known.bit() == 0 {
 		return nil, 0
 	}
-	for i := range h.fields {
-		if f := &h.fields[i]; is(h, f, known, name) {
-			if n == 0 {
-				view = h.run(f.value, f.valueLen)
-			}
-			n++
+	fields, size := h.fields, uint16(len(name)) // by which most names differ that have no id
+	for i := range fields {
+		f := &fields[i]
+		if f.known != known || f.nameLen != size {
+			continue
 		}
+		if known == Unknown && !named(h, f, name) {
+			continue
+		}
+		if n == 0 {
+			view = h.run(f.value, f.valueLen)
+		}
+		n++
 	}
 	return view, n
 }

@@ -148,6 +148,13 @@ func TargetEnd(b []byte) int {
 			return i + bits.TrailingZeros64(bad)/8
 		}
 	}
+	if i > 0 { // the last eight bytes, of which it has seen some
+		i = len(b) - 8
+		if bad := noTarget(b[i : i+8 : i+8]); bad != 0 {
+			return i + bits.TrailingZeros64(bad)/8
+		}
+		return len(b)
+	}
 	for ; i < len(b); i++ {
 		if c := b[i]; c <= ' ' || c >= 0x7f || c == '#' {
 			return i
