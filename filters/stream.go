@@ -17,9 +17,7 @@ type Stream struct {
 	Request  *message.Request
 	Response *message.Response // nil until the Response phase
 	Peer     *peer.Info
-	Route    *RouteInfo // provisional while the service's chain runs; nil if nothing matched
-	Start    time.Time
-	Deadline time.Time    // when the engine gives up; zero: never
+	Route    *RouteInfo   // provisional while the service's chain runs; nil if nothing matched
 	Attempts []Attempt    // what was tried upstream
 	Fault    *fault.Fault // why the stream failed, if it did
 	Upgraded bool         // the body phases are over; bytes are relayed
@@ -32,11 +30,13 @@ type Stream struct {
 	touched bool  // something guarded by mu is not as Reset leaves it
 	entered bool  // a chain with filters was: runs are not as Reset leaves them
 
-	Times  Times         // where the time since Start went
-	spent  time.Duration // since Start: what Times has
-	engine Engine
-	runs   [levels]run
-	chunk  *message.Chunk // what a body phase works on
+	spent    time.Duration // since Start: what Times has
+	Times    Times         // where the time since Start went
+	engine   Engine
+	Start    time.Time
+	Deadline time.Time      // when the engine gives up; zero: never
+	chunk    *message.Chunk // what a body phase works on
+	runs     [levels]run
 
 	// For people.
 	by         answer // who answered in place of the endpoint
@@ -112,12 +112,12 @@ func (s *Stream) Reset() {
 	clear(s.Attempts)
 	s.Attempts, s.Fault, s.Upgraded = s.Attempts[:0], nil, false
 	s.Watched, s.Times, s.spent = false, Times{}, 0
-	s.by, s.timings = answer{}, s.timings[:0]
 	s.engine, s.chunk = nil, nil
 	if !s.entered {
 		return
 	}
 	s.entered = false
+	s.by, s.timings = answer{}, s.timings[:0]
 	for i := range s.runs {
 		r := &s.runs[i]
 		clear(r.slots)

@@ -58,16 +58,16 @@ type streamTunnel struct {
 	gone bool        // aborted before it had a stream
 	s    *h2.Stream  // nil until there is a connection; never changes after
 	conn *clientConn // with s
-	at   turn.Tick   // …and since when
 
 	// Set once, before the first event.
-	peer     *peer.Info
 	accepted *serverConn // of a tunnel that we accept
+	peer     *peer.Info
 
 	answered atomic.Bool // the CONNECT of a tunnel that we accept
 	mu       sync.Mutex
-	failed   error    // why it never got a stream; delivered by Notified; guarded by mu
-	_        [24]byte // the size of two cache lines, or every other one would begin within one
+	at       turn.Tick // since when there is a connection; guarded by mu
+	failed   error     // why it never got a stream; delivered by Notified; guarded by mu
+	_        [24]byte  // the size of two cache lines, or every other one would begin within one
 }
 
 // Adopt makes a tunnel of a stream of another connection: one inside a tunnel,

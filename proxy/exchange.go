@@ -123,6 +123,9 @@ type exchange struct {
 	started  turn.Tick          // of the attempt in progress
 	resp     *message.Response  // from the first byte of one
 	response responseSide
+	asked    messages           // of a gRPC request
+	told     messages           // and of its response
+	tryUntil turn.Tick          // of the attempt; zero: none
 	attempts []filters.Attempt  // all of them; the stream has those made while no Worker held it
 	first    [1]filters.Attempt // where attempts begins: most requests need no more
 	stream   filters.Stream
@@ -131,14 +134,11 @@ type exchange struct {
 
 	timer    wheel.Timer // the first of the times below, and those of timeouts.go
 	deadline turn.Tick   // of the request; zero: none
-	tryUntil turn.Tick   // of the attempt; zero: none
 	retryAt  turn.Tick   // end of the back-off; zero: not waiting
 	moved    turn.Tick   // when a byte last moved, as far as somebody wants to know
 
 	joined *hbone.Relay // of an exchange that was upgraded
 	gaveUp *fault.Fault // why it ends as soon as a Worker has returned
-	asked  messages     // of a gRPC request
-	told   messages     // and of its response
 	reason string       // why a filter replied, for the log
 
 	original *message.Original // the head as it came, if kept

@@ -41,28 +41,29 @@ type inner struct {
 	p   *Proxy
 	tun hbone.Tunnel
 
-	// Guarded by the lane.
+	// Guarded by the lane. What the end of an exchange needs stands together: it finds
+	// the connection out of the processor's caches.
 	codec   http1.Server
 	x       *exchange // nil between exchanges
 	snap    *snapshot.Snapshot
 	svc     *snapshot.Service
-	source  *measure.Source // who calls, by the snapshot
-	verdict sniff.Verdict   // what settled that it is HTTP/1
-	timer   wheel.Timer
-	since   turn.Tick     // of the head or the idleness that timer watches
-	queued  turn.Tick     // since when bytes of the next request wait; zero: none do
-	behind  filters.Stage // …and for what
+	source  *measure.Source     // who calls, by the snapshot
+	to      hbone.TunnelHandler // who has the tunnel, once the connection speaks something else
+	since   turn.Tick           // of the head or the idleness that timer watches
 	waitsAt timerFor
-	held    int  // bytes received that are neither credited nor the exchange's
-	unread  int  // when lingering: what the client had not read on the last look
 	next    bool // the next exchange is due, at the turn's top level
 	stalled bool // …once the client has read what it was sent
 	fin     bool // the client has ended its side
 	closing bool // ours is ended; what still comes is thrown away
 	over    bool
-	began   bool                // a byte has come
-	revoked bool                // it ends with its exchange: a new document refuses it
-	to      hbone.TunnelHandler // who has the tunnel, once the connection speaks something else
+	began   bool          // a byte has come
+	revoked bool          // it ends with its exchange: a new document refuses it
+	verdict sniff.Verdict // what settled that it is HTTP/1
+	behind  filters.Stage // for what bytes of the next request wait,
+	queued  turn.Tick     // and since when; zero: none do
+	held    int           // bytes received that are neither credited nor the exchange's
+	unread  int           // when lingering: what the client had not read on the last look
+	timer   wheel.Timer
 }
 
 // A timerFor says what an inner's timer is for.

@@ -12,7 +12,7 @@ func TestSizes(t *testing.T) {
 		name      string
 		got, want uintptr
 	}{
-		{"inner", unsafe.Sizeof(inner{}), 384},
+		{"inner", unsafe.Sizeof(inner{}), 368},
 		{"opaque", unsafe.Sizeof(opaque{}), 600},
 		{"exchange", unsafe.Sizeof(exchange{}), 1280},
 		{"inner2", unsafe.Sizeof(inner2{}), 144},

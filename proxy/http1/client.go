@@ -33,20 +33,19 @@ type Client struct {
 	sink turn.Sink
 	h    ClientHandler
 
-	// Guarded by the lane.
+	// Guarded by the lane. What a response needs comes first, as in a Server.
 	response *message.Response
-	head     partial
-	body     bodyReader
-	out      bodyWriter
-	kept     kept // behind a switch of protocols, until Detach
-	chunk    message.Chunk
 	read     readState
 	write    writeState
 	interim  int8
 	asked    asked
-
-	started bool // a byte of the response has come
-	sound   bool // nothing speaks against using the connection again
+	started  bool // a byte of the response has come
+	sound    bool // nothing speaks against using the connection again
+	head     partial
+	body     bodyReader
+	kept     kept // behind a switch of protocols, until Detach
+	chunk    message.Chunk
+	out      bodyWriter
 }
 
 // Init makes c ready. Limits may be nil for the defaults; they are shared and

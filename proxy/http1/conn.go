@@ -61,8 +61,8 @@ var (
 
 // kept is what came too early: bytes behind the message being read.
 type kept struct {
+	off   int    // how much of bytes has been read since
 	bytes []byte // pooled; nil when empty
-	off   int    // how much of it has been read since
 }
 
 func (k *kept) len() int { return len(k.bytes) - k.off }

@@ -47,16 +47,11 @@ type Server struct {
 	sink turn.Sink
 	h    ServerHandler
 
-	// Guarded by the lane.
-	request *message.Request
-	head    partial
-	body    bodyReader
-	out     bodyWriter
-	kept    kept
-	chunk   message.Chunk
-	read    readState
-	write   writeState
-
+	// Guarded by the lane. What a response needs comes first: it finds the codec out
+	// of the processor's caches.
+	request   *message.Request
+	read      readState
+	write     writeState
 	feeding   bool // run is on the stack: Next leaves the rest to it
 	blank     bool // the one empty line before a request has been seen
 	eof       bool // the client will send no more
@@ -66,6 +61,11 @@ type Server struct {
 	upgrade   bool // the request offered to switch protocols
 	waits     bool // the client waits for 100 before it sends its body
 	http10    bool
+	out       bodyWriter
+	kept      kept
+	head      partial
+	body      bodyReader
+	chunk     message.Chunk
 }
 
 // Init makes s ready. Limits may be nil for the defaults; they are shared and

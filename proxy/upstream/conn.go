@@ -53,12 +53,12 @@ type conn struct {
 	sentEnd  bool // the request has been written to its end
 	ended    bool // the response has ended; the handler has let go
 	fin      bool // the far end has finished sending behind its 101
+	feeding  int  // response body bytes found in the bytes now being fed
 	codec    http1.Client
-	feeding  int                 // response body bytes found in the bytes now being fed
-	owed     int                 // response body bytes whose credit has not gone back
-	to       hbone.TunnelHandler // who has the tunnel, if it was moved
+	owed     int // response body bytes whose credit has not gone back
 
-	idleSince turn.Tick // or closed since
+	idleSince turn.Tick           // or closed since
+	to        hbone.TunnelHandler // who has the tunnel, if it was moved
 }
 
 // lock takes whatever lane the connection is in.
