@@ -497,7 +497,11 @@ func (x *exchange) Notified(t *turn.Turn) {
 // rescue is the boundary at which a panic of an exchange ends: it costs both
 // streams, is counted and told, and the process lives.
 func (x *exchange) rescue(t *turn.Turn) {
-	if r := recover(); r != nil {
+	x.rescued(t, recover())
+}
+
+func (x *exchange) rescued(t *turn.Turn, r any) {
+	if r != nil {
 		x.p.panicked(r)
 		x.abandon(t)
 	}

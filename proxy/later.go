@@ -41,8 +41,10 @@ func (x *exchange) mayPutOff(t *turn.Turn) bool {
 func (x *exchange) Late(t *turn.Turn) {
 	l := x.lane
 	l.Lock()
-	defer l.Unlock()
-	defer x.rescue(t)
+	defer func() {
+		x.rescued(t, recover())
+		l.Unlock()
+	}()
 	x.queued = false
 	x.catchUp(t)
 }

@@ -21,6 +21,8 @@ const (
 	Expect
 	Host
 
+	XRequestID // every request is asked for it: its bit in Header.has is no common name's
+
 	Accept
 	AcceptEncoding
 	AcceptLanguage
@@ -85,7 +87,6 @@ const (
 	XForwardedFor
 	XForwardedHost
 	XForwardedProto
-	XRequestID
 	numKnown
 )
 
