@@ -104,6 +104,42 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// Loads begin side by side. Those of all variants can be measured then, and if one
+// does not begin, it is said which, and none is left.
+func TestSessions(t *testing.T) {
+	r := newRig(t)
+	echo := startPart(t, r, "echo", PartOptions{})
+	relay := func(name string) Variant {
+		return Variant{name, startPart(t, r, "relay-byte", PartOptions{To: echo.Addr}), proxyPlan(small(2))}
+	}
+	good := []Variant{relay("first"), relay("second")}
+	sessions, err := r.sessions(t.Context(), good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range sessions {
+		res, err := s.Measure(t.Context(), traffic.Measure{For: slice})
+		if err != nil || s.to != good[i].Proc || res.Total <= res.Requests() {
+			t.Errorf("%s: got %+v, %v, want answers, some before they were counted", good[i].Name, res, err)
+		}
+		s.End()
+	}
+	before := len(r.started)
+	bad := Variant{"bad", echo, proxyPlan(small(2))} // takes a PROXY header for nonsense
+	if _, err := r.sessions(t.Context(), []Variant{good[0], bad, good[1]}); err == nil || !strings.HasPrefix(err.Error(), "bad: ") {
+		t.Errorf("got %v, want it to say who", err)
+	}
+	loads := r.started[before:]
+	if len(loads) != 3 {
+		t.Errorf("%d loads were started, want 3", len(loads))
+	}
+	for _, p := range loads {
+		if p.alive() == nil {
+			t.Errorf("process %d is left", p.PID())
+		}
+	}
+}
+
 // gRPC goes through the relay that it is compared with.
 func TestCallsThroughRelay(t *testing.T) {
 	r := newRig(t)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/sandwich-mesh/sandwich/bench/account"
@@ -83,19 +84,14 @@ func (r *Rig) round(ctx context.Context, round int, variants []Variant, c cut, a
 	if all == nil {
 		all = make([]Costs, len(variants))
 	}
-	sessions, sums := make([]*Session, len(variants)), make([]tally, len(variants))
-	for i, v := range variants {
-		all[i].Name = v.Name
-		s, err := r.Load(ctx, v.Proc, v.Plan)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", v.Name, err)
-		}
-		defer s.End()
-		sessions[i] = s
-		if err := warmUp(ctx, s); err != nil {
-			return nil, fmt.Errorf("%s: %w", v.Name, err)
-		}
+	sessions, err := r.sessions(ctx, variants)
+	if err != nil {
+		return nil, err
 	}
+	for _, s := range sessions {
+		defer s.End()
+	}
+	sums := make([]tally, len(variants))
 	for n := range c.count(r.For) {
 		for i := range variants {
 			at := (n + i) % len(variants)
@@ -110,6 +106,7 @@ func (r *Rig) round(ctx context.Context, round int, variants []Variant, c cut, a
 		if sums[i].requests == 0 { // a slice may pass so when neighbours keep the CPU, a round may not
 			return nil, fmt.Errorf("%s, round %d: no request was answered", v.Name, round+1)
 		}
+		all[i].Name = v.Name
 		all[i].add(&sums[i])
 		if err := all[i].hold(v.Proc); err != nil {
 			return nil, err
@@ -119,15 +116,42 @@ func (r *Rig) round(ctx context.Context, round int, variants []Variant, c cut, a
 	return all, nil
 }
 
-// warmUp has streams ask one after the other, and then at once: a proxy that is
-// asked by all at once before it knows anybody may keep what it did then. Envoy
-// opened a connection for each of 256 tunnels to one node so.
-func warmUp(ctx context.Context, s *Session) error {
-	if _, err := s.Measure(ctx, traffic.Measure{Each: true}); err != nil {
-		return err
+// sessions begin load on every variant, and bring it to where it is measured:
+// streams ask one after the other, and then at once. A proxy that is asked by all at
+// once before it knows anybody may keep what it did then: Envoy opened a connection
+// for each of 256 tunnels to one node so.
+//
+// What is done one after the other waits more than it works, so all variants do it
+// side by side.
+func (r *Rig) sessions(ctx context.Context, variants []Variant) ([]*Session, error) {
+	sessions, errs := make([]*Session, len(variants)), make([]error, len(variants))
+	var begun sync.WaitGroup
+	for i, v := range variants {
+		begun.Go(func() {
+			s, err := r.Load(ctx, v.Proc, v.Plan)
+			if err == nil {
+				sessions[i] = s
+				_, err = s.Measure(ctx, traffic.Measure{Each: true})
+			}
+			errs[i] = err
+		})
 	}
-	_, err := s.Measure(ctx, traffic.Measure{Warm: slice, For: slice})
-	return err
+	begun.Wait()
+	for i, v := range variants {
+		if errs[i] == nil {
+			_, errs[i] = sessions[i].Measure(ctx, traffic.Measure{Warm: slice, For: slice})
+		}
+		if errs[i] == nil {
+			continue
+		}
+		for _, s := range sessions {
+			if s != nil {
+				s.End()
+			}
+		}
+		return nil, fmt.Errorf("%s: %w", v.Name, errs[i])
+	}
+	return sessions, nil
 }
 
 // A tally sums slices.
