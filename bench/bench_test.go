@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -101,6 +103,36 @@ func TestCompare(t *testing.T) {
 	}
 	if ratio := Ratio(costs[1], costs[0]); ratio.Median > .1 {
 		t.Errorf("a process that carries nothing costs %.2f of one that does", ratio.Median)
+	}
+}
+
+// A port that is picked is free, none that a connection may be given meanwhile, and
+// not picked again while nobody listens there yet.
+func TestFreeAddr(t *testing.T) {
+	r := &Rig{port: highPort - 3} // comes to the end
+	seen := map[string]bool{}
+	for range 20 {
+		addr, err := r.freeAddr()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := netip.MustParseAddrPort(addr); !at.Addr().IsLoopback() || at.Port() < lowPort || at.Port() >= highPort || seen[addr] {
+			t.Errorf("got %s after %v", addr, seen)
+		}
+		seen[addr] = true
+	}
+	addr, err := r.freeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	r.port-- // comes to it again
+	if got, err := r.freeAddr(); err != nil || got == addr {
+		t.Errorf("got %s, %v, which is taken", got, err)
 	}
 }
 

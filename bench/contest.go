@@ -93,7 +93,7 @@ func contestants() []contestant {
 }
 
 func startOurs(ctx context.Context, r *Rig, w Work, end *Process) (*Process, string, error) {
-	metrics, err := freeAddr()
+	metrics, err := r.freeAddr()
 	if err != nil {
 		return nil, "", err
 	}
@@ -112,7 +112,7 @@ func startOurs(ctx context.Context, r *Rig, w Work, end *Process) (*Process, str
 }
 
 func startStock(_ context.Context, r *Rig, w Work, end *Process) (*Process, string, error) {
-	metrics, err := freeAddr()
+	metrics, err := r.freeAddr()
 	if err != nil {
 		return nil, "", err
 	}

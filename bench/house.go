@@ -34,7 +34,7 @@ func (r *Rig) newHouse() (*house, error) {
 	}
 	h := &house{r: r, dir: dir, ca: r.ca}
 	for _, to := range []*string{&h.hbone, &h.proxy, &h.ready, &h.tunnelPort} {
-		if *to, err = freeAddr(); err != nil {
+		if *to, err = r.freeAddr(); err != nil {
 			return nil, err
 		}
 	}

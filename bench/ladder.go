@@ -25,7 +25,7 @@ func memoryLadder() Scenario {
 			if err != nil {
 				return err
 			}
-			metrics, err := freeAddr()
+			metrics, err := r.freeAddr()
 			if err != nil {
 				return err
 			}

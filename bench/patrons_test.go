@@ -92,7 +92,7 @@ func TestPatronsSeeFailures(t *testing.T) {
 
 func closedPort(t *testing.T) string {
 	t.Helper()
-	a, err := freeAddr()
+	a, err := (&Rig{}).freeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}

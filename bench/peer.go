@@ -10,7 +10,7 @@ import (
 
 // Peer starts a proxy that others wrote, on the CPU of the proxy under test.
 func (r *Rig) Peer(ctx context.Context, p peers.Peer, at peers.Place) (*Process, error) {
-	addr, err := freeAddr()
+	addr, err := r.freeAddr()
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -197,14 +198,32 @@ func (r *Rig) Program(ctx context.Context, name string, cpu int, addr string, ar
 	}
 }
 
-// freeAddr picks a loopback port for a program that cannot pick one itself.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// Ports that freeAddr picks from lie below those that systems give to outgoing
+// connections: one of these may be given away before the program listens there.
+const (
+	lowPort  = 16 << 10
+	highPort = 32 << 10
+)
+
+// freeAddr picks a loopback port for a program that cannot pick one itself, each
+// time another: those that were picked before may not be in use yet.
+func (r *Rig) freeAddr() (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.port == 0 {
+		r.port = lowPort + rand.IntN(highPort-lowPort) // other rigs have begun elsewhere
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	var err error
+	for range highPort - lowPort {
+		if r.port++; r.port >= highPort {
+			r.port = lowPort
+		}
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", r.port)); err == nil {
+			return l.Addr().String(), l.Close()
+		}
+	}
+	return "", fmt.Errorf("find a free port: %w", err)
 }
 
 // Build builds a program of the module at root.

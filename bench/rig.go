@@ -36,6 +36,7 @@ type Rig struct {
 	nice    string // program that has a process stand back; "" if there is none
 	mu      sync.Mutex
 	started []*Process
+	port    int           // the last that freeAddr has picked
 	past    time.Duration // CPU time of the processes that Clear has ended
 }
 

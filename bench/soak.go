@@ -198,7 +198,7 @@ func (r *Rig) soakedWaypoints(ctx context.Context) (*soakedWaypoints, error) {
 		if err != nil {
 			return w, err
 		}
-		metrics, err := freeAddr()
+		metrics, err := r.freeAddr()
 		if err != nil {
 			return w, err
 		}

@@ -128,11 +128,11 @@ func (r *Rig) waypoint(ctx context.Context, cpu int, u upstream, flags ...string
 	if err != nil {
 		return nil, err
 	}
-	hbone, err := freeAddr()
+	hbone, err := r.freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	proxy, err := freeAddr()
+	proxy, err := r.freeAddr()
 	if err != nil {
 		return nil, err
 	}
