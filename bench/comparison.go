@@ -26,8 +26,8 @@ type Comparison struct {
 // What a comparison takes if nothing else is asked for: all works are done in
 // less than eight minutes.
 const (
-	DefaultRounds = 7
-	DefaultTime   = 1400 * time.Millisecond // of each proxy in a round
+	DefaultRounds = 14
+	DefaultTime   = 800 * time.Millisecond // of each proxy in a round
 )
 
 // Contests does the works one after the other.
@@ -52,25 +52,27 @@ func (r *Rig) Contests(ctx context.Context, works []Work, commit string) (*Compa
 // rest, processes that speak to each other; and for each proxy in each round,
 // starting it and its load, and what goes before the first slice.
 const (
-	restTime  = 30 * time.Millisecond
+	restTime  = 10 * time.Millisecond
 	drainTime = 150 * time.Millisecond
-	beginTime = time.Second
+	beginTime = 300 * time.Millisecond
 )
 
 // Estimate is about how long works take if every proxy is here.
 func (r *Rig) Estimate(works []Work) (d time.Duration) {
+	round := beginTime + time.Duration(contestCut.count(r.For))*(contestCut.slice+restTime)
+	latency := beginTime + time.Duration(r.latencyRounds())*(r.latencyTime()+latencyWarm+drainTime)
 	for _, w := range works {
 		for _, who := range contestants() {
 			if !who.does(w) {
 				continue
 			}
-			d += time.Duration(r.Rounds) * (beginTime + time.Duration(contestCut.count(r.For))*(contestCut.slice+restTime))
+			d += time.Duration(r.Rounds) * round
 			if w.Latency {
-				d += time.Duration(r.Rounds) * (r.latencyTime() + latencyWarm + drainTime)
+				d += latency
 			}
 		}
 		if w.Latency { // and without a proxy
-			d += beginTime + time.Duration(r.Rounds)*(r.latencyTime()+latencyWarm+drainTime)
+			d += latency
 		}
 	}
 	return d

@@ -115,12 +115,18 @@ func TestWorksHaveNames(t *testing.T) {
 func TestEstimate(t *testing.T) {
 	r := &Rig{Options: Options{Rounds: DefaultRounds, For: DefaultTime}}
 	got := r.Estimate(Works())
-	if got < 4*time.Minute || got > 7*time.Minute+30*time.Second {
+	if got < 4*time.Minute || got > 7*time.Minute+20*time.Second {
 		t.Errorf("got %v, want some minutes and well below eight", got)
+	}
+	if r.latencyRounds() != latencyRounds {
+		t.Errorf("latency has %d rounds, want no more than %d", r.latencyRounds(), latencyRounds)
 	}
 	r.Rounds *= 2
 	if more := r.Estimate(Works()); more < got*3/2 {
 		t.Errorf("twice the rounds: got %v after %v", more, got)
+	}
+	if r.Rounds = 3; r.latencyRounds() != 3 {
+		t.Errorf("three rounds were asked for, latency has %d", r.latencyRounds())
 	}
 }
 

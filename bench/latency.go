@@ -18,13 +18,17 @@ import (
 const latencyRate = 1000
 
 // Each measurement of latency has a begin that does not count, and no more time
-// than a thousand requests take.
+// than a thousand requests take. It is not repeated as often as CPU time is: what
+// counts is the quietest round.
 const (
-	latencyWarm = 200 * time.Millisecond
-	latencyMost = time.Second
+	latencyWarm   = 200 * time.Millisecond
+	latencyMost   = time.Second
+	latencyRounds = 7
 )
 
 func (r *Rig) latencyTime() time.Duration { return min(r.For, latencyMost) }
+
+func (r *Rig) latencyRounds() int { return min(r.Rounds, latencyRounds) }
 
 // A pace is what came of load at a fixed rate.
 type pace struct {
@@ -138,7 +142,7 @@ func (r *Rig) added(ctx context.Context, c *Contest, end *Process, ran []*Entry)
 		}
 		all = append(all, s)
 	}
-	for round := range r.Rounds {
+	for round := range r.latencyRounds() {
 		for i := range all {
 			at := (round + i) % len(all)
 			if err := all[at].measure(ctx, r.latencyTime()); err != nil {

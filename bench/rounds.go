@@ -46,8 +46,9 @@ var (
 	barsCut = cut{slice: slice, warm: sliceWarm}
 	// contestCut is for those that do not: on a busy machine a request through the
 	// dearest takes as long as a slice, and what stands at its borders would count
-	// for more than what lies between.
-	contestCut = cut{slice: 2 * slice, whole: true}
+	// for more than what lies between. As nothing is lost at borders so, slices are
+	// short: what slows a machine lasts for tenths of a second, and has to meet all.
+	contestCut = cut{slice: slice / 2, whole: true}
 )
 
 // count is how many slices make a round for one variant.
@@ -139,7 +140,7 @@ func (r *Rig) sessions(ctx context.Context, variants []Variant) ([]*Session, err
 	begun.Wait()
 	for i, v := range variants {
 		if errs[i] == nil {
-			_, errs[i] = sessions[i].Measure(ctx, traffic.Measure{Warm: slice, For: slice})
+			_, errs[i] = sessions[i].Measure(ctx, traffic.Measure{For: slice, Whole: true})
 		}
 		if errs[i] == nil {
 			continue

@@ -53,7 +53,7 @@ loopback, in some minutes.`,
 	fl.StringVar(&f.results, "results", "", "folder for the figures; without it bench/results of the module, - for none")
 	fl.StringVar(&f.page, "page", "", "page in which the comparison is written between its marks, such as README.md")
 	fl.StringVarP(&f.output, "output", "o", "text", "text or json")
-	fl.IntVar(&f.rounds, "rounds", bench.DefaultRounds, "rounds of each work")
+	fl.IntVar(&f.rounds, "rounds", bench.DefaultRounds, "rounds of each work; latency has seven at most")
 	fl.DurationVar(&f.measure, "for", bench.DefaultTime, "measured time of each proxy in a round")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on standard error")
 	return cmd
