@@ -136,6 +136,34 @@ func TestFreeAddr(t *testing.T) {
 	}
 }
 
+// What is measured goes before others' work where the system allows that.
+func TestStepAhead(t *testing.T) {
+	r := newRig(t)
+	niceness := func() string {
+		_, out, err := r.start("nice", loadCPU, []string{r.nice})
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := out.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(line)
+	}
+	if r.nice == "" {
+		r.stepAhead(t.Context())
+		if r.ahead {
+			t.Error("nobody can be nice, and yet")
+		}
+		return
+	}
+	before := niceness()
+	r.stepAhead(t.Context())
+	if after := niceness(); r.ahead != strings.HasPrefix(after, "-") || !r.ahead && after != before {
+		t.Errorf("niceness %s, then %s; it is allowed: %v", before, after, r.ahead)
+	}
+}
+
 // Loads begin side by side. Those of all variants can be measured then, and if one
 // does not begin, it is said which, and none is left.
 func TestSessions(t *testing.T) {

@@ -37,6 +37,7 @@ func (r *Rig) Contests(ctx context.Context, works []Work, commit string) (*Compa
 		Rounds: r.Rounds, For: r.For, Rate: latencyRate,
 	}
 	r.logf("%d works; about %v if every proxy is here", len(works), r.Estimate(works).Round(10*time.Second))
+	r.stepAhead(ctx)
 	for i, w := range works {
 		r.logf("%d of %d: %s", i+1, len(works), w.Title)
 		one, err := r.Contest(ctx, w)

