@@ -2,23 +2,23 @@ package h2
 
 import "github.com/sandwich-mesh/sandwich/internal/turn"
 
-// credit takes n received bytes from the connection's window and returns them
-// at once: they are bounded by the streams' windows, and bytes for streams that
-// are gone must not be lost to the others. It is sent at half a window. c.mu is
-// held.
-func (c *Conn) credit(t *turn.Turn, n int) error {
-	if int64(n) > c.recvWin {
-		return &ConnError{Code: CodeFlowControl, Reason: "DATA beyond the connection's window"}
-	}
+// credit takes n received bytes from the connection's window, which has them, and
+// returns them at once: they are bounded by the streams' windows, and bytes for
+// streams that are gone must not be lost to the others. It is sent at half a
+// window. c.mu is held.
+func (c *Conn) credit(t *turn.Turn, n int) {
 	c.recvWin -= int64(n)
-	c.recvOwed += int32(n)
-	if c.recvOwed >= c.o.ConnWindow/2 {
-		c.appendWindowUpdate(0, uint32(c.recvOwed))
-		c.recvWin += int64(c.recvOwed)
-		c.recvOwed = 0
-		c.mark(t)
+	if c.recvOwed += int32(n); c.recvOwed >= c.o.ConnWindow/2 {
+		c.sendCredit(t)
 	}
-	return nil
+}
+
+// sendCredit sends what credit owes. c.mu is held.
+func (c *Conn) sendCredit(t *turn.Turn) {
+	c.appendWindowUpdate(0, uint32(c.recvOwed))
+	c.recvWin += int64(c.recvOwed)
+	c.recvOwed = 0
+	c.mark(t)
 }
 
 // creditStream owes a stream n bytes more, and returns what is owed at half of

@@ -62,7 +62,11 @@ func (c *Conn) appendRaw(s string) {
 func (c *Conn) appendFrame(typ, flags byte, id uint32, n int) {
 	c.tail = nil
 	c.growOut(headerLen)
-	c.out = append(c.out, byte(n>>16), byte(n>>8), byte(n), typ, flags,
+	c.out = appendHeader(c.out, typ, flags, id, n)
+}
+
+func appendHeader(b []byte, typ, flags byte, id uint32, n int) []byte {
+	return append(b, byte(n>>16), byte(n>>8), byte(n), typ, flags,
 		byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 }
 
@@ -87,59 +91,50 @@ func (c *Conn) appendUint32(v uint32) {
 // small writes of a turn make one frame (BenchmarkMerge), and peers count
 // small frames against us.
 func (c *Conn) appendData(t *turn.Turn, s *Stream, p []byte) {
-	c.sendWin -= int64(len(p))
-	s.sendWin -= int64(len(p))
-	c.stats.DataBytesOut += uint64(len(p))
+	c.countSent(s, len(p))
+	if n := c.tailRoom(s); n > 0 {
+		n = min(n, len(p))
+		c.growOut(n)
+		c.out = append(c.out, p[:n]...)
+		putLength(c.out[c.tailAt:], len(c.out)-c.tailAt-headerLen)
+		c.stats.DataMerged++
+		p = p[n:]
+	}
+	for len(p) > 0 {
+		if len(c.out) >= handAt {
+			c.hand(t)
+		}
+		n := min(len(p), c.peer.send)
+		c.growOut(headerLen + n) // once for both
+		c.tail, c.tailAt = s, len(c.out)
+		c.out = append(appendHeader(c.out, frameData, 0, s.id, n), p[:n]...)
+		c.stats.DataFramesOut++
+		c.rate.dataOut++
+		p = p[n:]
+	}
+	s.lastPos = c.handed + int64(len(c.out))
+}
+
+// countSent takes n bytes that s sends now from the windows.
+func (c *Conn) countSent(s *Stream, n int) {
+	c.sendWin -= int64(n)
+	s.sendWin -= int64(n)
+	c.stats.DataBytesOut += uint64(n)
 	if s.lastPos <= c.left {
 		s.flight = 0
 		if s.lastPos == 0 && s.connect {
 			c.rate.answered++
 		}
 	}
-	s.flight += int64(len(p))
-	if c.tail != s && len(p) <= c.peer.send && len(c.out) < handAt { // as it is most often
-		c.appendWhole(s, p)
-		p = nil
-	}
-	for len(p) > 0 {
-		n := 0
-		if c.tail == s {
-			n = len(c.out) - c.tailAt - headerLen
-		}
-		if c.tail != s || n >= c.peer.send {
-			if len(c.out) >= handAt {
-				c.hand(t)
-			}
-			n = 0
-			c.growOut(headerLen + min(len(p), c.peer.send)) // once for both
-			c.appendFrame(frameData, 0, s.id, 0)
-			c.tail, c.tailAt = s, len(c.out)-headerLen
-			c.stats.DataFramesOut++
-			c.rate.dataOut++
-		} else {
-			c.stats.DataMerged++
-		}
-		k := min(len(p), c.peer.send-n)
-		c.growOut(k)
-		c.out = append(c.out, p[:k]...)
-		putLength(c.out[c.tailAt:], n+k)
-		p = p[k:]
-	}
-	s.lastPos = c.handed + int64(len(c.out))
+	s.flight += int64(n)
 }
 
-// appendWhole appends p as a frame.
-func (c *Conn) appendWhole(s *Stream, p []byte) {
-	n, at := len(p), len(c.out)
-	c.growOut(headerLen + n)
-	c.out = c.out[:at+headerLen+n]
-	f := c.out[at:]
-	binary.BigEndian.PutUint64(f, uint64(n)<<40|uint64(frameData)<<32|uint64(s.id>>8))
-	f[headerLen-1] = byte(s.id)
-	copy(f[headerLen:], p)
-	c.tail, c.tailAt = s, at
-	c.stats.DataFramesOut++
-	c.rate.dataOut++
+// tailRoom is how much more the frame takes that s has at the end of the buffer.
+func (c *Conn) tailRoom(s *Stream) int {
+	if c.tail != s {
+		return 0
+	}
+	return c.peer.send - (len(c.out) - c.tailAt - headerLen)
 }
 
 // appendEnd ends s's sending direction: on its last DATA frame if that is still

@@ -134,30 +134,25 @@ func cloneFields(fields []Field) []Field {
 func (s *Stream) Write(t *turn.Turn, p []byte) {
 	c := s.c
 	c.mu.Lock()
-	ok := s.mayAppend(len(p))
-	if ok {
-		c.appendData(t, s, p)
-		c.mark(t)
+	n := int64(len(p))
+	// What is as most is goes at once, and needs no defer, since nobody is called
+	// (TestPanicInSink). BenchmarkMerge/merged 565 → 470 ns.
+	if s.closed || s.endDue || !s.sentHead || n == 0 || s.queued > 0 || c.ring.head != nil ||
+		n > s.sendWin || n > c.sendWin || len(p) > min(c.peer.send, handAt-len(c.out), outCap-c.sinkHeld-len(c.out)) {
+		c.writeSlow(t, s, p)
+		return
 	}
+	c.appendData(t, s, p)
+	if s.waitAt > 0 || s.flight > turn.LowMark { // else it cannot hold so much
+		c.watch(t, s)
+	}
+	c.mark(t)
 	c.mu.Unlock()
-	if !ok {
-		s.write(t, p)
-	}
 }
 
-// mayAppend reports whether n bytes may go behind all that the connection sends,
-// with nobody to ask and nothing to note but what appendData does: as most do.
-// c.mu is held.
-func (s *Stream) mayAppend(n int) bool {
-	c := s.c
-	return n > 0 && s.sentHead && !s.closed && !s.endDue && s.queued == 0 && c.ring.head == nil && s.waitAt == 0 &&
-		int64(n) <= min(s.sendWin, c.sendWin, turn.LowMark-s.flight) && n <= outCap-len(c.out)-c.sinkHeld && len(c.out) < handAt
-}
-
-// write is Write for what may have to wait.
-func (s *Stream) write(t *turn.Turn, p []byte) {
-	c := s.c
-	c.mu.Lock()
+// writeSlow is Write of what may have to wait, to be handed on or to be refused. It
+// is called with c.mu held, which it lets go.
+func (c *Conn) writeSlow(t *turn.Turn, s *Stream, p []byte) {
 	defer c.mu.Unlock()
 	if s.closed || s.endDue || len(p) == 0 || c.headless(t, s) {
 		return
