@@ -280,7 +280,7 @@ func BenchmarkDataIn(b *testing.B) {
 }
 
 func BenchmarkDataOut(b *testing.B) {
-	for name, n := range map[string]int{"1280": 1280, "16K": 16 << 10} {
+	for name, n := range map[string]int{"1280": 1280, "16K": 16 << 10, "64K": 64 << 10} {
 		b.Run(name, func(b *testing.B) {
 			x := newBench(b, &nowhere{}, Options{})
 			p := make([]byte, n)

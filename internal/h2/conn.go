@@ -154,7 +154,7 @@ type Conn struct {
 
 	// Guarded by mu: sending.
 	out      []byte // lent; nil when empty
-	outWas   int    // how much was handed on last
+	outFirst int    // what the next one has room for at first
 	tail     *Stream
 	tailAt   int // where in out the last frame begins, if it is DATA of tail
 	handed   int64

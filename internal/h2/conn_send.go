@@ -37,12 +37,12 @@ func (c *Conn) growOut(n int) {
 	}
 }
 
-// growOutSlow takes a larger buffer. The first one begins at what the turn before
+// growOutSlow takes a larger buffer. The first one begins at what turns before
 // needed, because turns resemble each other and each step of growth moves all
 // there is: BenchmarkBatch 107 → 77 ns.
 func (c *Conn) growOutSlow(n int) {
 	if c.out == nil {
-		n = max(n, c.outWas)
+		n = max(n, c.outFirst)
 	}
 	bigger := append(buf.Get(max(len(c.out)+n, 2*cap(c.out))), c.out...)
 	buf.Put(c.out)
@@ -151,7 +151,10 @@ func (c *Conn) appendEnd(s *Stream) {
 // hand gives the out buffer to the sink. One write for all of a turn's frames:
 // BenchmarkFlush.
 func (c *Conn) hand(t *turn.Turn) {
-	c.outWas = min(len(c.out), handAt)
+	// Half more than now, because handAt is looked at behind it; and not much less
+	// than before, because a turn's last buffer is a short one. BenchmarkDataOut/64K
+	// 2370 → 1350 ns.
+	c.outFirst = min(max(len(c.out)*3/2, c.outFirst*3/4), outCap)
 	out := c.out
 	c.out, c.tail = nil, nil
 	if len(out) == 0 || c.end.dead {
