@@ -26,7 +26,7 @@ type Comparison struct {
 // What a comparison takes if nothing else is asked for: all works are done in
 // less than eight minutes.
 const (
-	DefaultRounds = 14
+	DefaultRounds = 17
 	DefaultTime   = 800 * time.Millisecond // of each proxy in a round
 )
 
@@ -55,7 +55,7 @@ func (r *Rig) Contests(ctx context.Context, works []Work, commit string) (*Compa
 const (
 	restTime  = 10 * time.Millisecond
 	drainTime = 150 * time.Millisecond
-	beginTime = 300 * time.Millisecond
+	beginTime = 150 * time.Millisecond
 )
 
 // Estimate is about how long works take if every proxy is here.

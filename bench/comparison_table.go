@@ -38,8 +38,9 @@ func (c *Comparison) Text() string {
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString("CPU: of the proxy's process, a request, median of the rounds. Against: median, and least to most of\n" +
-		"the rounds. Objects: on the heap, a request. MiB: resident, and in brackets what it allocated itself.\n" +
+	b.WriteString("CPU: of the proxy's process, a request, median of the rounds. Against: round by round, the\n" +
+		"Hodges-Lehmann median, and least to most of the rounds. Objects: on the heap, a request.\n" +
+		"MiB: resident, and in brackets what it allocated itself.\n" +
 		fmt.Sprintf("Added: to what the same load takes without a proxy at %.0f requests a second, the quietest round of\n", c.Rate) +
 		"each, then the median and least to most of the rounds.\n\n")
 	for _, n := range c.notes() {
@@ -52,7 +53,7 @@ func (c *Comparison) Text() string {
 // Markdown is the comparison for a page: two tables with a row for each proxy.
 func (c *Comparison) Markdown() string {
 	var b strings.Builder
-	b.WriteString("CPU time of a request, as a multiple of ours: median, and least to most of the rounds.\n\n")
+	b.WriteString("CPU time of a request, as a multiple of ours: Hodges-Lehmann median, and least to most of the rounds.\n\n")
 	c.table(&b, func(w *Contest) []column {
 		return []column{{w.Title, func(e *Entry) string {
 			if e.Name == Ours {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sandwich-mesh/sandwich/bench/account"
 	"github.com/sandwich-mesh/sandwich/bench/peers"
+	"github.com/sandwich-mesh/sandwich/bench/rank"
 	"github.com/sandwich-mesh/sandwich/bench/traffic"
 )
 
@@ -200,7 +201,11 @@ func (r *Rig) Contest(ctx context.Context, w Work) (*Contest, error) {
 		}
 	}
 	for i, e := range f.ran {
-		cpu, ratio, held := spread(costs[i].Costs), Ratio(costs[i], costs[0]), costs[i].Held
+		cpu, held := spread(costs[i].Costs), costs[i].Held
+		ratio, err := against(costs[i], costs[0])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", e.Name, err)
+		}
 		e.CPU, e.Ratio, e.Loaded = &cpu, &ratio, &held
 		if e.metrics == "" {
 			continue
@@ -218,6 +223,16 @@ func (r *Rig) Contest(ctx context.Context, w Work) (*Contest, error) {
 	}
 	c.Neighbours = others.share()
 	return c, nil
+}
+
+// against compares two of a field round by round. Its median is that of the means of
+// any two rounds, as in all of the load tool's comparisons: of two runs in a row it
+// differs a seventh less than the plain one.
+func against(of, to Costs) (Spread, error) {
+	r, err := rank.Paired(to.Costs, of.Costs)
+	s := Ratio(of, to)
+	s.Median = r.Ratio
+	return s, err
 }
 
 // A lineUp is everybody who does a work, started.
