@@ -381,6 +381,19 @@ func TestRatio(t *testing.T) {
 	}
 }
 
+// What is told of two that were compared is the median of the means of any two
+// rounds, and the plain rounds that lie farthest apart.
+func TestAgainst(t *testing.T) {
+	a, b := Costs{Costs: []float64{10, 20, 80}}, Costs{Costs: []float64{10, 10, 10}}
+	got, err := against(a, b)
+	if want := math.Pow(2, 1.25); err != nil || math.Abs(got.Median-want) > 1e-9 || got.Low != 1 || got.High != 8 {
+		t.Errorf("got %v, %v; want %.3f from 1 to 8", got, err, want)
+	}
+	if _, err := against(a, Costs{}); err == nil {
+		t.Error("rounds without a fellow are compared")
+	}
+}
+
 func TestTally(t *testing.T) {
 	var c Costs
 	var sum tally

@@ -9,7 +9,8 @@ import (
 // taken apart: the requests of a read are parsed one after the other, and then
 // judged and sent one after the other; responses likewise. Judging a request and
 // parsing it are as much code as the processor's nearest cache holds, each.
-// BenchmarkWaypoint/8×32, least of many: 5.35 → 4.96 µs.
+// BenchmarkWaypoint/8×32, least of many, with what a loop counts found sooner: 5.35 →
+// 4.96 µs.
 //
 // Only what is whole is put off: a request without a body, a response whose body has
 // come with its head. Whoever comes in between, from another goroutine, does the

@@ -28,9 +28,8 @@ func (g *Gauge) Set(n int64) { g.n.Store(n) }
 // Value returns the present value.
 func (g *Gauge) Value() int64 { return g.n.Load() }
 
-// Bounds are the buckets of a histogram. Observations are whole numbers of a
-// small unit, such as nanoseconds, so that counting one takes two additions and
-// no loop.
+// Bounds are the buckets of a histogram, 255 at most. Observations are whole numbers
+// of a small unit, such as nanoseconds, so that counting one takes two additions.
 type Bounds struct {
 	upper []float64 // inclusive, ascending, as they are shown; +Inf is implied
 	limit []int64   // the same in the unit of observations

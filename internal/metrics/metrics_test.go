@@ -75,6 +75,7 @@ func TestTwoTypesPanic(t *testing.T) {
 		"other type":      func() { r.Gauge("a", "") },
 		"no unit":         func() { NewBounds(0, 1) },
 		"unsorted bounds": func() { NewBounds(1, 2, 1) },
+		"too many bounds": func() { NewBounds(1, make([]float64, math.MaxUint8+1)...) },
 	} {
 		func() {
 			defer func() {
@@ -120,7 +121,7 @@ func TestBucketAgainstWalk(t *testing.T) {
 	for _, bounds := range []*Bounds{
 		NewBounds(1, 0.5, 1, 5, 10, 25, 50, 1e3, 1e18),
 		NewBounds(1e6, 0.5, 1, 5, 10, 25, 50, 1e3, 3.6e6),
-		NewBounds(1, -5, -1, 0, 3), NewBounds(1),
+		NewBounds(1, -5, -1, 0, 3), NewBounds(1), NewBounds(1, make([]float64, math.MaxUint8)...),
 	} {
 		at := append([]int64{math.MinInt64, math.MaxInt64}, bounds.limit...)
 		for n := range 63 {
