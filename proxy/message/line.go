@@ -88,7 +88,7 @@ lines:
 			size = uint(bits.TrailingZeros64(c))/8 + 8
 		}
 		known := candidate(p, 1, size)
-		if t := &patterns[known]; (w0^t.lower[0])&t.care[0]|(w1^t.lower[1])&t.care[1] != 0 {
+		if patterns[known].other(w0, w1) != 0 {
 			if size, known = otherName(p, size); size == 0 {
 				break
 			}
