@@ -224,6 +224,24 @@ func TestPutOffHead(t *testing.T) {
 	}
 }
 
+// TestPutOffTrailers: trailers that came with the end of a body are put off with it.
+func TestPutOffTrailers(t *testing.T) {
+	for _, n := range []int{0, 2} {
+		inFeed(t, rigOptions{}, xSending, func(l *looped) {
+			l.head(200)
+			for range n {
+				l.x.resp.Trailer.Add("x-sum", "1")
+			}
+			l.chunk("0123456789", true)
+			l.leave()
+			if l.down.chunks != 1 || l.down.trailers != n {
+				t.Errorf("%d chunks with %d trailers, want 1 with %d", l.down.chunks, l.down.trailers, n)
+			}
+			l.over()
+		})
+	}
+}
+
 // TestPutOffOnlyInLoops: a turn that does not last comes back to nothing, and one
 // outside a feed has no bytes to keep.
 func TestPutOffOnlyInLoops(t *testing.T) {

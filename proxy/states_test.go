@@ -17,6 +17,7 @@ import (
 // deafDown is a downstream that remembers how the exchange ended.
 type deafDown struct {
 	heads, chunks, cuts, dones int
+	trailers                   int // chunks that had any
 	kept                       bool
 	consumed                   int
 }
@@ -24,12 +25,17 @@ type deafDown struct {
 func (d *deafDown) writeContinue(*turn.Turn)                            {}
 func (d *deafDown) writeInformational(*turn.Turn, *message.Response)    {}
 func (d *deafDown) writeHead(*turn.Turn, *message.Response, bool) error { d.heads++; return nil }
-func (d *deafDown) writeChunk(*turn.Turn, *message.Chunk) error         { d.chunks++; return nil }
-func (d *deafDown) buffered() int                                       { return 0 }
-func (d *deafDown) consume(_ *turn.Turn, n int)                         { d.consumed += n }
-func (d *deafDown) serial() bool                                        { return true }
-func (d *deafDown) cut(*turn.Turn)                                      { d.cuts++ }
-func (d *deafDown) done(_ *turn.Turn, keep bool)                        { d.dones++; d.kept = keep }
+func (d *deafDown) writeChunk(_ *turn.Turn, c *message.Chunk) error {
+	if d.chunks++; c.Trailer != nil {
+		d.trailers += c.Trailer.Len()
+	}
+	return nil
+}
+func (d *deafDown) buffered() int                { return 0 }
+func (d *deafDown) consume(_ *turn.Turn, n int)  { d.consumed += n }
+func (d *deafDown) serial() bool                 { return true }
+func (d *deafDown) cut(*turn.Turn)               { d.cuts++ }
+func (d *deafDown) done(_ *turn.Turn, keep bool) { d.dones++; d.kept = keep }
 
 func (d *deafDown) upgrade(*turn.Turn, hbone.TunnelHandler) hbone.Detached {
 	panic("not in this state")
