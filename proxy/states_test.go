@@ -17,7 +17,7 @@ import (
 // deafDown is a downstream that remembers how the exchange ended.
 type deafDown struct {
 	heads, chunks, cuts, dones int
-	trailers                   int // chunks that had any
+	trailers                   int // fields that came behind bodies
 	kept                       bool
 	consumed                   int
 }
