@@ -88,7 +88,7 @@ lines:
 			size = uint(bits.TrailingZeros64(c))/8 + 8
 		}
 		known := candidate(p, 1, size)
-		if patterns[known].other(w0, w1) != 0 {
+		if size == 0 || patterns[known].other(w0, w1) != 0 { // of a long name, known means nothing yet
 			if size, known = otherName(p, size); size == 0 {
 				break
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -162,6 +163,23 @@ func TestLines(t *testing.T) {
 		run := bytes.Repeat([]byte("x"), n)
 		checkLines(t, slices.Concat([]byte("a: "), run, []byte("\r\nb: c\r\n")), 20)
 		checkLines(t, slices.Concat(run, []byte(": v\r\nb: c\r\n")), 20)
+	}
+}
+
+// TestLinesOfLongNames has names that begin as a well-known one does, and every
+// pair of bytes where a long name's last letters would be.
+func TestLinesOfLongNames(t *testing.T) {
+	for k := Unknown + 1; k < numKnown; k++ {
+		if len(names[k].name) < 16 {
+			continue
+		}
+		data := []byte(names[k].name + ": " + strings.Repeat("v", 40) + "\r\nA: b\r\n")
+		for a := byte(' '); a <= '~'; a++ {
+			for c := byte(' '); c <= '~'; c++ {
+				data[30], data[31] = a, c
+				checkLines(t, data, 20)
+			}
+		}
 	}
 }
 
