@@ -30,7 +30,11 @@ const (
 	DefaultTime   = 800 * time.Millisecond // of each proxy in a round
 )
 
-// Contests does the works one after the other.
+// Contests has every proxy that is here do the works.
+//
+// Works take turns, a round of each and then the next of each: what a machine costs
+// changes within minutes, and more for one proxy than for another. So every ratio is
+// one of the whole run, and repeats better than when a work had its own part of it.
 func (r *Rig) Contests(ctx context.Context, works []Work, commit string) (*Comparison, error) {
 	c := &Comparison{
 		Date: time.Now().UTC().Truncate(time.Second), Commit: commit, Machine: r.Machine(),
@@ -38,13 +42,20 @@ func (r *Rig) Contests(ctx context.Context, works []Work, commit string) (*Compa
 	}
 	r.logf("%d works; about %v if every proxy is here", len(works), r.Estimate(works).Round(10*time.Second))
 	r.stepAhead(ctx)
-	for i, w := range works {
-		r.logf("%d of %d: %s", i+1, len(works), w.Title)
-		one, err := r.Contest(ctx, w)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", w.Name, err)
+	var races []*race
+	for _, w := range works {
+		races = append(races, &race{Contest: &Contest{Work: w}})
+	}
+	for round := range r.Rounds {
+		for _, one := range races {
+			r.logf("round %d of %d: %s", round+1, r.Rounds, one.Title)
+			if err := r.turn(ctx, one, round); err != nil {
+				return nil, fmt.Errorf("%s: %w", one.Name, err)
+			}
 		}
-		c.Contests = append(c.Contests, one)
+	}
+	for _, one := range races {
+		c.Contests = append(c.Contests, one.Contest)
 	}
 	return c, nil
 }

@@ -176,35 +176,47 @@ type Contest struct {
 // settle is how long processes are left alone before idle memory is read.
 const settle = 500 * time.Millisecond
 
-// Contest has every proxy that is here do a work.
-func (r *Rig) Contest(ctx context.Context, w Work) (*Contest, error) {
+// A race is a contest under way.
+type race struct {
+	*Contest
+	costs  []Costs // of those that are here, ours first
+	others usage
+}
+
+// turn makes one round of a race. The last one finds what is not measured in rounds,
+// too.
+func (r *Rig) turn(ctx context.Context, c *race, round int) error {
 	defer r.Clear()
 	others := r.watch()
-	c := &Contest{Work: w}
-	var f *lineUp
-	var costs []Costs
-	for round := range r.Rounds {
-		var err error
-		if f, err = r.lineUp(ctx, c); err != nil {
-			return nil, err
-		}
-		if round == 0 {
-			if err := idleOfAll(ctx, f.ran); err != nil {
-				return nil, err
-			}
-		}
-		if costs, err = r.round(ctx, round, f.variants, contestCut, costs); err != nil {
-			return nil, err
-		}
-		if round < r.Rounds-1 { // the last are still needed
-			r.Clear()
+	f, err := r.lineUp(ctx, c.Contest)
+	if err != nil {
+		return err
+	}
+	if round == 0 {
+		if err := idleOfAll(ctx, f.ran); err != nil {
+			return err
 		}
 	}
+	if c.costs, err = r.round(ctx, round, f.variants, contestCut, c.costs); err != nil {
+		return err
+	}
+	if round == r.Rounds-1 {
+		if err := r.finish(ctx, c, f); err != nil {
+			return err
+		}
+	}
+	c.others.add(others.usage())
+	c.Neighbours = c.others.share()
+	return nil
+}
+
+// finish compares what the rounds of a race have found, and measures the rest.
+func (r *Rig) finish(ctx context.Context, c *race, f *lineUp) error {
 	for i, e := range f.ran {
-		cpu, held := spread(costs[i].Costs), costs[i].Held
-		ratio, err := against(costs[i], costs[0])
+		cpu, held := spread(c.costs[i].Costs), c.costs[i].Held
+		ratio, err := against(c.costs[i], c.costs[0])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", e.Name, err)
+			return fmt.Errorf("%s: %w", e.Name, err)
 		}
 		e.CPU, e.Ratio, e.Loaded = &cpu, &ratio, &held
 		if e.metrics == "" {
@@ -212,17 +224,14 @@ func (r *Rig) Contest(ctx context.Context, w Work) (*Contest, error) {
 		}
 		n, err := r.allocsOf(ctx, e, f.variants[i].Plan)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", e.Name, err)
+			return fmt.Errorf("%s: %w", e.Name, err)
 		}
 		e.Allocs = &n
 	}
-	if w.Latency {
-		if err := r.added(ctx, c, f.end, f.ran); err != nil {
-			return nil, err
-		}
+	if c.Latency {
+		return r.added(ctx, c.Contest, f.end, f.ran)
 	}
-	c.Neighbours = others.share()
-	return c, nil
+	return nil
 }
 
 // against compares two of a field round by round. Its median is that of the means of

@@ -1,8 +1,10 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -10,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,19 +21,31 @@ import (
 	"github.com/sandwich-mesh/sandwich/internal/needs"
 )
 
-// TestContest: a work is done by all who are here, and every figure is found;
-// who is not installed stands there as that.
-func TestContest(t *testing.T) {
+// TestContests: works take turns, each is done by all who are here, and every figure
+// is found; who is not installed stands there as that.
+func TestContests(t *testing.T) {
 	r := newRig(t)
 	r.Waypoint = needs.Command(t, "./cmd/waypoint")
-	r.Rounds, r.For = 1, slice
-	for _, w := range Works()[1:2] { // HBONE: fewer take part
-		c, err := r.Contest(t.Context(), w)
-		if err != nil {
-			t.Fatal(err)
+	var log bytes.Buffer
+	r.Rounds, r.For, r.Log = 2, slice, io.MultiWriter(r.Log, &log)
+	works := Works()[1:3] // HBONE: fewer take part
+	all, err := r.Contests(t.Context(), works, "abcdef")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var turns []string
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, " of 2: ") {
+			turns = append(turns, strings.TrimSpace(line))
 		}
-		if c.Direct == nil || c.Direct.P50.Low <= 0 {
-			t.Errorf("%s: without a proxy: %+v", w.Name, c.Direct)
+	}
+	if want := []string{"round 1 of 2: " + works[0].Title, "round 1 of 2: " + works[1].Title, "round 2 of 2: " + works[0].Title, "round 2 of 2: " + works[1].Title}; !slices.Equal(turns, want) {
+		t.Errorf("got turns %q, want %q", turns, want)
+	}
+	for i, w := range works {
+		c := all.Contests[i]
+		if c.Name != w.Name || w.Latency != (c.Direct != nil && c.Direct.P50.Low > 0) {
+			t.Errorf("%s: %s without a proxy: %+v", w.Name, c.Name, c.Direct)
 		}
 		if c.Entries[0].Name != Ours || len(c.Entries) < 3 {
 			t.Fatalf("%s: got %d entries, want ours first and at least two more", w.Name, len(c.Entries))
@@ -42,13 +57,16 @@ func TestContest(t *testing.T) {
 				}
 				continue
 			}
+			if e.CPU.Low == e.CPU.High {
+				t.Errorf("%s: %s has costs of one round: %+v", w.Name, e.Name, e.CPU)
+			}
 			if e.CPU.Median < 1 || e.CPU.Median > 10_000 || e.Ratio.Median < .05 || e.Ratio.Median > 500 {
 				t.Errorf("%s: %s costs %+v µs, %+v of ours", w.Name, e.Name, e.CPU, e.Ratio)
 			}
 			if e.Idle.RSS < 1<<20 || e.Loaded.RSS < e.Idle.RSS/2 || e.Loaded.RSS < e.Loaded.Anon {
 				t.Errorf("%s: %s holds %+v idle and %+v loaded", w.Name, e.Name, e.Idle, e.Loaded)
 			}
-			if e.P50 == nil || e.P99 == nil || e.P50.Quiet < -100_000 || e.P99.Rounds.High > 10_000_000 {
+			if w.Latency != (e.P50 != nil && e.P99 != nil) || w.Latency && (e.P50.Quiet < -100_000 || e.P99.Rounds.High > 10_000_000) {
 				t.Errorf("%s: %s adds %+v and %+v µs", w.Name, e.Name, e.P50, e.P99)
 			}
 			if tells := e.Name == Ours || e.Name == "Go's libraries"; tells != (e.Allocs != nil) {
@@ -275,7 +293,7 @@ func TestBusy(t *testing.T) {
 func TestNeighbours(t *testing.T) {
 	if _, err := account.Busy(); err != nil {
 		t.Logf("%v: nothing is told of neighbours", err)
-		if got := (&Rig{}).watch().share(); got != 0 {
+		if got := (&Rig{}).watch().usage().share(); got != 0 {
 			t.Errorf("got %v, want 0", got)
 		}
 		return
@@ -303,17 +321,18 @@ func neighbours(t *testing.T) error {
 	r := newRig(t)
 	w := r.watch()
 	own := burn(r) // burns before it answers
-	alone := w.share()
+	alone := w.usage().share()
 	own.Stop()
-	if ended := w.share(); ended < alone-.2 || ended > alone+.2 {
+	if ended := w.usage().share(); ended < alone-.2 || ended > alone+.2 {
 		return fmt.Errorf("a process of the rig has ended: got %.2f after %.2f", ended, alone)
 	}
+	r.Clear() // a watch is begun before the rig's processes are
 	foreign := newRig(t)
 	x := r.watch()
 	p := burn(foreign)
 	used := p.used()
 	all := time.Since(x.began) * time.Duration(runtime.NumCPU())
-	if got, want := x.share(), float64(used)/float64(all); got < want-.1 {
+	if got, want := x.usage().share(), float64(used)/float64(all); got < want-.1 {
 		return fmt.Errorf("another burnt %v in %v: got %.2f, want at least %.2f", used, time.Since(x.began), got, want)
 	}
 	return nil

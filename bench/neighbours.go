@@ -27,12 +27,12 @@ func (r *Rig) watch() *watch {
 	return w
 }
 
-// share is the part of the machine's CPU time that others have used since the
-// watch began, 0 where the system does not tell.
-func (w *watch) share() float64 {
+// usage is what others have used since the watch began; nothing where the system
+// does not tell.
+func (w *watch) usage() usage {
 	busy, err := account.Busy()
 	if w.err != nil || err != nil {
-		return 0
+		return usage{}
 	}
 	others := busy - w.busy - (cpuOf(os.Getpid()) - w.own)
 	w.rig.mu.Lock()
@@ -41,8 +41,23 @@ func (w *watch) share() float64 {
 	for _, p := range w.rig.started {
 		others -= p.used()
 	}
-	all := time.Since(w.began) * time.Duration(runtime.NumCPU())
-	return max(0, float64(others)/float64(all))
+	return usage{others, time.Since(w.began) * time.Duration(runtime.NumCPU())}
+}
+
+// A usage is CPU time that others used, of what the machine had.
+type usage struct{ others, all time.Duration }
+
+func (u *usage) add(v usage) {
+	u.others += v.others
+	u.all += v.all
+}
+
+// share is the part that others used, 0 of nothing.
+func (u usage) share() float64 {
+	if u.all == 0 {
+		return 0
+	}
+	return max(0, float64(u.others)/float64(u.all))
 }
 
 // used is the CPU time of a process, that has ended or not.

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandwich-mesh/sandwich/bench"
+	"github.com/sandwich-mesh/sandwich/bench/rank"
 )
 
 // benchFlags are what `bench` is told.
@@ -82,8 +83,8 @@ func (f *benchFlags) check() error {
 	switch {
 	case f.output != "text" && f.output != "json":
 		return fmt.Errorf("-o %s: write text or json", f.output)
-	case f.rounds < 1 || f.rounds > 1000:
-		return fmt.Errorf("--rounds %d: write 1 to 1000", f.rounds)
+	case f.rounds < 1 || f.rounds > rank.Most:
+		return fmt.Errorf("--rounds %d: write 1 to %d", f.rounds, rank.Most)
 	case f.measure < 100*time.Millisecond || f.measure > time.Minute:
 		return fmt.Errorf("--for %v: write 100ms to 1m", f.measure)
 	}

@@ -11,7 +11,8 @@ import (
 // what to write.
 func TestBenchRefuses(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
-		{"bench --rounds 0", "write 1 to 1000"},
+		{"bench --rounds 0", "write 1 to 200"},
+		{"bench --rounds 201", "write 1 to 200"},
 		{"bench --for 1ms", "write 100ms to 1m"},
 		{"bench -o yaml", "write text or json"},
 		{"bench --only nonsense", "there are proxy-32, hbone-32"},
