@@ -26,7 +26,7 @@ type Comparison struct {
 // What a comparison takes if nothing else is asked for: all works are done in
 // less than eight minutes.
 const (
-	DefaultRounds = 17
+	DefaultRounds = 15
 	DefaultTime   = 800 * time.Millisecond // of each proxy in a round
 )
 

@@ -300,9 +300,18 @@ func (x *exchange) afterRequest(t *turn.Turn, ph phase, reply *filters.Reply) {
 		x.afterRequest(t, routeRequest, x.requestPhase(x.route.Chain))
 	default:
 		x.request.filtered = true
-		x.forward(t)
-		x.runHeldRequest(t)
+		if x.mayPutOffMore(t) {
+			x.putOff(t, toSend)
+			return
+		}
+		x.pass(t)
 	}
+}
+
+// pass sends a request that its phases have let pass, and what has come of its body.
+func (x *exchange) pass(t *turn.Turn) {
+	x.forward(t)
+	x.runHeldRequest(t)
 }
 
 // setDeadline starts the route's clock for the whole request.

@@ -101,10 +101,25 @@ var putOffs = []struct {
 	in   state
 	step step
 	do   func(l *looped)
+	next step // which that one puts off; noStep if it does not
 }{
-	{"request", xNew, toJudge, func(l *looped) { l.x.requestHead(&l.tn, &l.x.req, true) }},
-	{"head", xSending, toAnswer, func(l *looped) { l.head(200) }},
-	{"response", xSending, toFinish, func(l *looped) { l.head(200); l.chunk("0123456789", true) }},
+	{"request", xNew, toJudge, func(l *looped) { l.x.requestHead(&l.tn, &l.x.req, true) }, toSend},
+	{"head", xSending, toAnswer, func(l *looped) { l.head(200) }, noStep},
+	{"response", xSending, toFinish, func(l *looped) { l.head(200); l.chunk("0123456789", true) }, toEnd},
+}
+
+// between has do come when the first step has been done, and the next is due.
+func (l *looped) between(do func()) { l.tn.Later(betweenSteps{l, do}) }
+
+type betweenSteps struct {
+	l  *looped
+	do func()
+}
+
+func (b betweenSteps) Late(*turn.Turn) {
+	b.l.lane.Lock()
+	b.do()
+	b.l.lane.Unlock()
 }
 
 // TestPutOff: a step is done behind the feed and not before, and to the end.
@@ -116,6 +131,11 @@ func TestPutOff(t *testing.T) {
 				if l.x.step != row.step || !l.x.queued || l.down.heads != 0 {
 					t.Fatalf("step %d, queued %v, %d heads; want it put off", l.x.step, l.x.queued, l.down.heads)
 				}
+				l.between(func() {
+					if l.x.step != row.next || l.x.queued != (row.next != noStep) || l.down.dones != 0 {
+						t.Errorf("behind it: step %d, queued %v, %d ends; want step %d", l.x.step, l.x.queued, l.down.dones, row.next)
+					}
+				})
 				l.leave()
 				switch row.step {
 				case toJudge:
@@ -163,12 +183,23 @@ func TestPutOffAnyTime(t *testing.T) {
 		},
 		"the deadline": func(l *looped) { l.x.deadline = turn.TickOf(time.Now()); l.expire() },
 	}
-	for _, row := range putOffs {
+	for n := range 2 * len(putOffs) {
+		row, when := putOffs[n/2], ""
+		next := n%2 > 0 // it comes when the first step has been done
+		if next {
+			if when = "behind "; row.next == noStep {
+				continue
+			}
+		}
 		for name, do := range between {
-			t.Run(row.name+"/"+name, func(t *testing.T) {
+			t.Run(when+row.name+"/"+name, func(t *testing.T) {
 				inFeed(t, rigOptions{}, row.in, func(l *looped) {
 					row.do(l)
-					do(l)
+					if next {
+						l.between(func() { do(l) })
+					} else {
+						do(l)
+					}
 					l.leave()
 					if l.x.queued || l.down.heads > 1 || l.down.chunks > 1 {
 						t.Errorf("queued %v, %+v", l.x.queued, *l.down)

@@ -276,6 +276,10 @@ func (x *exchange) respond(t *turn.Turn) {
 	}
 	x.to(t, xDone)
 	if x.request.ended || x.request.broken || !x.mayDiscard() {
+		if x.mayPutOffMore(t) {
+			x.putOff(t, toEnd)
+			return
+		}
 		x.finish(t, x.request.ended)
 		return
 	}

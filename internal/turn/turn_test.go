@@ -281,20 +281,20 @@ func TestLaterComesBehindTheOutermostFeed(t *testing.T) {
 	tn.Enter(&carrier)
 	tn.Later(lateFunc(func(tn *Turn) {
 		log = append(log, "a")
-		if tn.Feeding() {
-			t.Error("a step is in a feed")
+		if tn.Feeding() || !tn.CatchingUp() {
+			t.Errorf("a step is in a feed: %v; catching up: %v", tn.Feeding(), tn.CatchingUp())
 		}
 		tn.Later(step("c"))
 	}))
 	tn.Enter(&inner)
 	tn.Later(step("b"))
 	tn.Leave(&inner)
-	if !tn.Feeding() || log != nil {
-		t.Errorf("behind the inner feed: feeding %v, done %q", tn.Feeding(), log)
+	if !tn.Feeding() || tn.CatchingUp() || log != nil {
+		t.Errorf("behind the inner feed: feeding %v, catching up %v, done %q", tn.Feeding(), tn.CatchingUp(), log)
 	}
 	tn.Leave(&carrier)
-	if want := []string{"a", "b", "c"}; !slices.Equal(log, want) || tn.Feeding() {
-		t.Errorf("done %q, want %q; feeding %v", log, want, tn.Feeding())
+	if want := []string{"a", "b", "c"}; !slices.Equal(log, want) || tn.Feeding() || tn.CatchingUp() {
+		t.Errorf("done %q, want %q; feeding %v, catching up %v", log, want, tn.Feeding(), tn.CatchingUp())
 	}
 	log = nil
 	tn.Enter(&carrier)
