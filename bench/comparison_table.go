@@ -162,7 +162,7 @@ func (c *Comparison) where() string {
 	m := c.Machine
 	pinned := "nothing pinned"
 	if m.Pinned {
-		pinned = "the proxy on a CPU of its own, load and answers on another"
+		pinned = "the proxy on a CPU of its own, load and answers on another, each round the other way round"
 	}
 	busy, others := "", 0.0
 	for _, w := range c.Contests {

@@ -184,9 +184,11 @@ type race struct {
 }
 
 // turn makes one round of a race. The last one finds what is not measured in rounds,
-// too.
+// too. Proxies and load change their CPUs from one to the next: a core may have a
+// second thread that is another machine's, and is as slow as that one is busy.
 func (r *Rig) turn(ctx context.Context, c *race, round int) error {
 	defer r.Clear()
+	r.swapped = round%2 > 0
 	others := r.watch()
 	f, err := r.lineUp(ctx, c.Contest)
 	if err != nil {

@@ -26,7 +26,7 @@ const (
 	latencyRounds = 7
 )
 
-func (r *Rig) latencyTime() time.Duration { return min(r.For, latencyMost) }
+func (r *Rig) latencyTime() time.Duration { return min(2*r.For, latencyMost) }
 
 func (r *Rig) latencyRounds() int { return min(r.Rounds, latencyRounds) }
 

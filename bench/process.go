@@ -119,7 +119,7 @@ func (r *Rig) start(name string, cpu int, argv []string) (*Process, *bufio.Reade
 	if cpu != anyCPU {
 		env = append(env, "GOMAXPROCS=1")
 		if r.taskset != "" {
-			argv = append([]string{r.taskset, "-c", strconv.Itoa(cpu)}, argv...)
+			argv = append([]string{r.taskset, "-c", strconv.Itoa(r.place(cpu))}, argv...)
 		}
 	}
 	if r.ahead && cpu != anyCPU {

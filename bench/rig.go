@@ -35,6 +35,7 @@ type Rig struct {
 	taskset string // program that pins; "" if there is none or one CPU only
 	nice    string // program that has a process stand back; "" if there is none
 	ahead   bool   // what is pinned goes before others' work
+	swapped bool   // what goes to the proxy's CPU goes to the load's, and the other way round
 	mu      sync.Mutex
 	started []*Process
 	port    int           // the last that freeAddr has picked
@@ -89,6 +90,14 @@ func (r *Rig) issue(accounts ...string) error {
 
 // Pinned reports whether processes have CPUs of their own.
 func (r *Rig) Pinned() bool { return r.taskset != "" }
+
+// place is the CPU that a process gets which is to have cpu.
+func (r *Rig) place(cpu int) int {
+	if r.swapped {
+		return proxyCPU + loadCPU - cpu
+	}
+	return cpu
+}
 
 // Clear ends every process that was started since the last Clear.
 func (r *Rig) Clear() {
