@@ -27,11 +27,17 @@ func TestContests(t *testing.T) {
 	r := newRig(t)
 	r.Waypoint = needs.Command(t, "./cmd/waypoint")
 	var log bytes.Buffer
+	if got := []int{r.place(proxyCPU), r.place(loadCPU)}; got[0] != proxyCPU || got[1] != loadCPU {
+		t.Errorf("the CPUs are %v", got)
+	}
 	r.Rounds, r.For, r.Log = 2, slice, io.MultiWriter(r.Log, &log)
 	works := Works()[1:3] // HBONE: fewer take part
 	all, err := r.Contests(t.Context(), works, "abcdef")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if got := []int{r.place(proxyCPU), r.place(loadCPU)}; got[0] != loadCPU || got[1] != proxyCPU {
+		t.Errorf("in the second round the CPUs are %v, want them the other way round", got)
 	}
 	var turns []string
 	for line := range strings.Lines(log.String()) {

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// Where a process runs. The proxy under test has a CPU to itself, load and
+// Where a process runs, unless the two CPUs have changed places. The proxy under test has a CPU to itself, load and
 // answering ends share the other, so each hop pays for waking another CPU as on
 // a real node.
 const (
