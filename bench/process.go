@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// Where a process runs, unless the two CPUs have changed places. The proxy under test has a CPU to itself, load and
-// answering ends share the other, so each hop pays for waking another CPU as on
-// a real node.
+// Where a process runs, unless the two have changed places. The proxy under test has
+// a CPU to itself, load and answering ends share the other, so each hop pays for
+// waking another CPU as on a real node.
 const (
 	proxyCPU = 0
 	loadCPU  = 1
