@@ -38,13 +38,17 @@ func (x *exchange) putOff(t *turn.Turn, s step) {
 // mayPutOff reports whether the turn will come back to the exchange. A turn that does
 // not last has one connection's bytes only, and gains nothing.
 func (x *exchange) mayPutOff(t *turn.Turn) bool {
-	return t.Feeding() && t.Shelf() != nil && !x.queued && x.pending == noPhase
+	return t.Feeding() && x.mayWait(t)
 }
 
 // mayPutOffMore is mayPutOff for what follows such a step. Those of other exchanges
 // come before it.
 func (x *exchange) mayPutOffMore(t *turn.Turn) bool {
-	return t.CatchingUp() && t.Shelf() != nil && !x.queued && x.pending == noPhase
+	return t.CatchingUp() && x.mayWait(t)
+}
+
+func (x *exchange) mayWait(t *turn.Turn) bool {
+	return t.Shelf() != nil && !x.queued && x.pending == noPhase
 }
 
 // Late does the step that was put off, if nobody has done so and nobody has given

@@ -86,7 +86,6 @@ type Turn struct {
 	first  Flusher
 	feed   *Feed // the innermost; nil outside any
 	late   []Late
-	behind bool // late is being done
 }
 
 // Last says that one goroutine uses the turn again and again.
@@ -199,8 +198,9 @@ func (t *Turn) Inside(f *Feed) bool { return t.feed == f }
 // Feeding reports whether an engine is handing up what it has received.
 func (t *Turn) Feeding() bool { return t.feed != nil }
 
-// CatchingUp reports whether steps that were put off are being done.
-func (t *Turn) CatchingUp() bool { return t.behind }
+// CatchingUp reports whether steps that were put off are being done: outside a feed
+// none wait otherwise.
+func (t *Turn) CatchingUp() bool { return t.feed == nil && len(t.late) > 0 }
 
 // Later puts off a step of l, which is called in a feed, until the outermost one
 // ends: the bytes that it handed up are still there then. A step may put off another,
@@ -210,11 +210,6 @@ func (t *Turn) Later(l Late) { t.late = append(t.late, l) }
 
 // catchUp does what was put off.
 func (t *Turn) catchUp() {
-	if len(t.late) == 0 {
-		return
-	}
-	t.behind = true
-	defer func() { t.behind = false }()
 	for i := 0; i < len(t.late); i++ {
 		l := t.late[i]
 		t.late[i] = nil
