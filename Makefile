@@ -46,7 +46,7 @@ housecheck: ## the same with owner checks, and returned buffers poisoned
 # The targets are found in the sources: to ask each package's test program would
 # take minutes to build them all.
 fuzz: ## every fuzz target for FUZZTIME, one on each processor
-	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' $(PKG) | while read -r pkg dir; do \
+	@all=$$($(GO) list -f '{{.ImportPath}} {{.Dir}}' $(PKG)) || exit 1; echo "$$all" | while read -r pkg dir; do \
 	  find "$$dir" -maxdepth 1 -name '*_test.go' -exec sed -n "s|^func \(Fuzz[A-Za-z0-9_]*\)(.*|$$pkg \1|p" {} +; \
 	done | GO='$(GO)' xargs -n 2 -P "$$(getconf _NPROCESSORS_ONLN)" .ci/fuzz $(FUZZTIME)
 
