@@ -26,6 +26,7 @@ const (
 	latencyRounds = 7
 )
 
+// latencyTime is longer than a round, for a p99 to stand on some requests.
 func (r *Rig) latencyTime() time.Duration { return min(2*r.For, latencyMost) }
 
 func (r *Rig) latencyRounds() int { return min(r.Rounds, latencyRounds) }
