@@ -454,9 +454,9 @@ const (
 func (x *exchange) tellFrom(t *turn.Turn, from teller) (next teller, sound bool) {
 	next, sound = from, true
 	defer func() {
-		if r := recover(); r != nil {
+		if next != told {
 			next, sound = next+1, false
-			x.p.panicked(r)
+			x.p.panicked(recover())
 		}
 	}()
 	if next == routeDone {

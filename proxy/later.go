@@ -56,12 +56,15 @@ func (x *exchange) mayWait(t *turn.Turn) bool {
 func (x *exchange) Late(t *turn.Turn) {
 	l := x.lane
 	l.Lock()
-	defer func() {
-		x.rescued(t, recover())
-		l.Unlock()
-	}()
 	x.queued = false
 	x.catchUp(t)
+	l.Unlock()
+}
+
+// Broke ends an exchange whose step has panicked.
+func (x *exchange) Broke(t *turn.Turn, v any) {
+	defer x.lane.Unlock()
+	x.rescued(t, v)
 }
 
 // catchUp does the step that was put off.

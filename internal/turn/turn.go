@@ -19,6 +19,9 @@ const (
 type Late interface {
 	// Late does it. It is called with no lock held.
 	Late(t *Turn)
+	// Broke is called, by the deferred call that recovered, if Late has panicked with
+	// v. What it had locked still is.
+	Broke(t *Turn, v any)
 }
 
 // A Tick is a moment by the monotonic clock, in nanoseconds since epoch; zero is
@@ -86,6 +89,10 @@ type Turn struct {
 	first  Flusher
 	feed   *Feed // the innermost; nil outside any
 	late   []Late
+	done   int // of late
+	lately Tick
+	scratch []byte
+	stale  int
 }
 
 // Last says that one goroutine uses the turn again and again.
@@ -198,6 +205,30 @@ func (t *Turn) Inside(f *Feed) bool { return t.feed == f }
 // Feeding reports whether an engine is handing up what it has received.
 func (t *Turn) Feeding() bool { return t.feed != nil }
 
+// Lately returns the time, or what a look at the clock found a few steps before.
+func (t *Turn) Lately() Tick {
+	if !t.CatchingUp() {
+		return TickOf(time.Now())
+	}
+	if t.stale--; t.stale < 0 {
+		t.stale = 7
+		t.lately = Tick(time.Since(epoch))
+	}
+	return t.lately
+}
+
+// Scratch returns room for n bytes that is good until the next call; nil if the turn
+// does not last, or if that is too much to keep.
+func (t *Turn) Scratch(n int) []byte {
+	if n > cap(t.scratch) {
+		if t.shelf == nil || n > 4096 {
+			return nil
+		}
+		t.scratch = make([]byte, 0, 4096)
+	}
+	return t.scratch
+}
+
 // CatchingUp reports whether steps that were put off are being done: outside a feed
 // none wait otherwise.
 func (t *Turn) CatchingUp() bool { return t.feed == nil && len(t.late) > 0 }
@@ -210,12 +241,28 @@ func (t *Turn) Later(l Late) { t.late = append(t.late, l) }
 
 // catchUp does what was put off.
 func (t *Turn) catchUp() {
-	for i := 0; i < len(t.late); i++ {
-		l := t.late[i]
-		t.late[i] = nil
+	for t.done < len(t.late) {
+		t.catchUpSome()
+	}
+	t.late, t.done, t.stale = t.late[:0], 0, 0
+}
+
+// catchUpSome does what was put off, to the end or to a step that panics. A deferred
+// call for each step, which asks recover, would cost as much as a small one.
+func (t *Turn) catchUpSome() {
+	var l Late
+	defer func() {
+		if l != nil {
+			l.Broke(t, recover())
+		}
+	}()
+	for t.done < len(t.late) {
+		l = t.late[t.done]
+		t.late[t.done] = nil
+		t.done++
 		l.Late(t)
 	}
-	t.late = t.late[:0]
+	l = nil
 }
 
 // A Sink is where bytes go: a transport connection, or a stream of one.

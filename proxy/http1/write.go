@@ -144,7 +144,7 @@ func (s *Server) WriteHead(t *turn.Turn, r *message.Response, end bool) error {
 	case r.Status < 200 && r.Status != 101, r.Status > 999, !ordinary(r) && !message.ValidValue(r.Reason), !message.ValidValue(r.Upgrade):
 		return ErrHead
 	}
-	b, lent := headBuffer(&r.Header, headRoom+len(r.Reason)+len(r.Upgrade))
+	b, lent := headBuffer(t, &r.Header, headRoom+len(r.Reason)+len(r.Upgrade))
 	b = appendStatus(b, r)
 	b = r.Header.AppendLines(b)
 	switch {
@@ -173,9 +173,9 @@ func (s *Server) WriteHead(t *turn.Turn, r *message.Response, end bool) error {
 // headBuffer returns a buffer for a head of h's fields and other bytes: the room
 // behind the arena, or for a long head a lent one. Not to borrow is worth 13 % of
 // BenchmarkRelay.
-func headBuffer(h *message.Header, others int) (b []byte, lent bool) {
+func headBuffer(t *turn.Turn, h *message.Header, others int) (b []byte, lent bool) {
 	n := others + h.LinesLen()
-	if b = h.Room(n); b == nil {
+	if b = t.Scratch(n); b == nil {
 		return buf.Get(n), true
 	}
 	return b, false
@@ -253,7 +253,7 @@ func (c *Client) WriteHead(t *turn.Turn, r *message.Request, end bool) error {
 	if end {
 		length = 0
 	}
-	b, lent := headBuffer(&r.Header, headRoom+len(r.Method)+len(r.Path)+2*len(r.Authority)+len(r.Upgrade))
+	b, lent := headBuffer(t, &r.Header, headRoom+len(r.Method)+len(r.Path)+2*len(r.Authority)+len(r.Upgrade))
 	b = append(b, r.Method...)
 	b = append(b, ' ')
 	if c.asked.connect {

@@ -181,9 +181,10 @@ func (c *conn) Opened(t *turn.Turn) {
 // keep makes the connection available to the next call. It is the last thing
 // done with the connection in the call's lane: another may have it at once.
 func (c *conn) keep(t *turn.Turn) {
-	c.ep.rest.Lock()
-	defer c.ep.rest.Unlock()
+	l := &c.ep.rest
+	l.Lock()
 	c.ep.putIdle(t, c)
+	l.Unlock()
 }
 
 // Data feeds the codec. Bytes that are not body (heads, chunk sizes) are done
