@@ -73,6 +73,9 @@ type downstream interface {
 	writeInformational(t *turn.Turn, r *message.Response)
 	writeHead(t *turn.Turn, r *message.Response, end bool) error
 	writeChunk(t *turn.Turn, c *message.Chunk) error
+	// writeAll is writeHead, and writeChunk of a body that is whole and has r.Length
+	// bytes.
+	writeAll(t *turn.Turn, r *message.Response, body []byte) error
 	buffered() int
 	consume(t *turn.Turn, n int)
 	// serial says that requests come one behind the other, so that what is left

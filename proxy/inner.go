@@ -433,6 +433,12 @@ func (in *inner) writeHead(t *turn.Turn, r *message.Response, end bool) error {
 	}
 	return in.codec.WriteHead(t, r, end)
 }
+func (in *inner) writeAll(t *turn.Turn, r *message.Response, body []byte) error {
+	if hbone.Draining(in.tun) {
+		r.Close = true
+	}
+	return in.codec.WriteAll(t, r, body)
+}
 func (in *inner) writeChunk(t *turn.Turn, c *message.Chunk) error { return in.codec.WriteChunk(t, c) }
 func (in *inner) buffered() int                                   { return in.tun.Buffered() }
 func (in *inner) consume(t *turn.Turn, n int)                     { in.tun.Consume(t, n) }

@@ -79,22 +79,35 @@ func (x *exchange) catchUp(t *turn.Turn) {
 	case toAnswer:
 		x.responseHead(t)
 	case toFinish:
-		body := x.response.local
-		x.response.local = nil
-		x.responseHead(t)
-		if x.receives() {
-			c := lendChunk(x.p.shelf(t))
-			*c = message.Chunk{Data: body, End: true}
-			if x.resp.Trailer.Len() > 0 {
-				c.Trailer = &x.resp.Trailer
-			}
-			x.responseChunk(t, c)
-			*c = message.Chunk{} // a view kept here would keep a buffer alive
-		}
+		x.answerWhole(t)
 	case toEnd:
 		x.finish(t, x.request.ended)
 	case toReturn:
 		t.Notify(x)
+	}
+}
+
+// answerWhole is responseHead, and responseChunk of the body that came with it.
+func (x *exchange) answerWhole(t *turn.Turn) {
+	r := &x.response
+	body := r.local
+	r.whole = true
+	x.responseHead(t)
+	if !r.whole { // commit has sent it
+		return
+	}
+	r.whole = false
+	if !r.ours {
+		r.local = nil
+	}
+	if x.receives() {
+		c := lendChunk(x.p.shelf(t))
+		*c = message.Chunk{Data: body, End: true}
+		if x.resp.Trailer.Len() > 0 {
+			c.Trailer = &x.resp.Trailer
+		}
+		x.responseChunk(t, c)
+		*c = message.Chunk{} // a view kept here would keep a buffer alive
 	}
 }
 

@@ -122,6 +122,8 @@ func (b betweenSteps) Late(*turn.Turn) {
 	b.l.lane.Unlock()
 }
 
+func (b betweenSteps) Broke(*turn.Turn, any) {}
+
 // TestPutOff: a step is done behind the feed and not before, and to the end.
 func TestPutOff(t *testing.T) {
 	for _, row := range putOffs {

@@ -15,10 +15,11 @@ type responseSide struct {
 	due    bool       // the head has come while a filter waited: its phases are to run
 	ours   bool       // the response is a Reply, not the endpoint's
 	rawEnd bool       // the end was received while raw was filled
+	whole  bool       // local is the endpoint's body, which came with the head
 	status int32      // of the head that went downstream
+	head   int32      // bytes of it
 	owed   int        // received bytes whose credit has not gone back
 	bytes  int64      // body bytes written downstream
-	head   int32      // bytes of the head that went downstream
 	raw    []byte     // received while a filter waited
 	local  []byte     // the body of a Reply, or one that was put off with its head; not ours to change
 	waits  *heldChunk // what a filter waits for; nil before one has
@@ -127,6 +128,10 @@ func (x *exchange) commit(t *turn.Turn) {
 	if r.ours && !x.request.ended && !x.mayDiscard() || x.p.draining.Load() {
 		x.resp.Close = true
 	}
+	if r.whole && x.mayGoWhole() {
+		x.commitWhole(t)
+		return
+	}
 	end := r.ended && len(r.local) == 0
 	if err := x.down.writeHead(t, x.resp, end); err != nil {
 		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
@@ -143,6 +148,31 @@ func (x *exchange) commit(t *turn.Turn) {
 	default:
 		x.runHeldResponse(t)
 	}
+}
+
+// mostWhole is the longest body that is copied to stand behind its head in one write.
+const mostWhole = 2 << 10
+
+// mayGoWhole reports whether the body that came with the head is to leave with it: it
+// is as most are, and no filter sees it.
+func (x *exchange) mayGoWhole() bool {
+	r := &x.response
+	return !r.ours && len(r.local) <= mostWhole && x.resp.Length == int64(len(r.local)) && x.resp.Trailer.Len() == 0 &&
+		!x.svc.Chain.SeesResponseBody() && !x.route.Chain.SeesResponseBody()
+}
+
+// commitWhole sends the head and the body that came with it.
+func (x *exchange) commitWhole(t *turn.Turn) {
+	r := &x.response
+	body := r.local
+	r.whole, r.local = false, nil
+	if err := x.down.writeAll(t, x.resp, body); err != nil {
+		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
+		return
+	}
+	r.status, r.head, r.bytes = int32(x.resp.Status), int32(x.resp.Header.Size()), int64(len(body))
+	x.told.feed(body)
+	x.respond(t)
 }
 
 // writeLocal sends the body of a Reply through the body phases.

@@ -162,6 +162,17 @@ func (st *stream2) writeInformational(t *turn.Turn, r *message.Response) {
 func (st *stream2) writeHead(t *turn.Turn, r *message.Response, end bool) error {
 	return st.codec.WriteHead(t, r, end)
 }
+func (st *stream2) writeAll(t *turn.Turn, r *message.Response, body []byte) error {
+	err := st.writeHead(t, r, false)
+	if err == nil {
+		c := lendChunk(st.in.p.shelf(t))
+		*c = message.Chunk{Data: body, End: true}
+		err = st.writeChunk(t, c)
+		*c = message.Chunk{} // a view kept here would keep a buffer alive
+	}
+	return err
+}
+
 func (st *stream2) writeChunk(t *turn.Turn, c *message.Chunk) error { return st.codec.WriteChunk(t, c) }
 func (st *stream2) buffered() int                                   { return st.s.Buffered() }
 func (st *stream2) consume(t *turn.Turn, n int)                     { st.s.Consume(t, n) }

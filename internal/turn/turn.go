@@ -76,23 +76,23 @@ type Notified interface {
 
 // A Turn collects what one read made necessary.
 type Turn struct {
-	now    time.Time
-	tick   Tick // of now; zero: the clock has not been read
-	dirty  []Flusher
-	notes  []Notified
-	at     int // of dirty: what has been flushed
-	told   int // of notes: what has been delivered
-	events int
-	look   int // the count of events at which the clock is due
-	ending bool
-	shelf  *any
-	first  Flusher
-	feed   *Feed // the innermost; nil outside any
-	late   []Late
-	done   int // of late
-	lately Tick
+	now     time.Time
+	tick    Tick // of now; zero: the clock has not been read
+	dirty   []Flusher
+	notes   []Notified
+	at      int // of dirty: what has been flushed
+	told    int // of notes: what has been delivered
+	events  int
+	look    int // the count of events at which the clock is due
+	ending  bool
+	shelf   *any
+	first   Flusher
+	feed    *Feed // the innermost; nil outside any
+	late    []Late
+	done    int // of late
+	lately  Tick
 	scratch []byte
-	stale  int
+	stale   int
 }
 
 // Last says that one goroutine uses the turn again and again.

@@ -269,7 +269,8 @@ func TestFeedsNest(t *testing.T) {
 // lateFunc is a step.
 type lateFunc func(t *Turn)
 
-func (f lateFunc) Late(t *Turn) { f(t) }
+func (f lateFunc) Late(t *Turn)   { f(t) }
+func (lateFunc) Broke(*Turn, any) {}
 
 // What is put off is done once, in order, behind the outermost feed; a step may put
 // off another.

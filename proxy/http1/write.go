@@ -136,15 +136,52 @@ func (s *Server) Informational(t *turn.Turn, r *message.Response) {
 // WriteHead writes the final head, framing made from r.Length. With end there is
 // no body, and the response is complete.
 func (s *Server) WriteHead(t *turn.Turn, r *message.Response, end bool) error {
+	b, lent, err := s.appendHead(t, r, end, 0)
+	if err != nil {
+		return err
+	}
+	s.sink.Write(t, b)
+	if lent {
+		buf.Put(b)
+	}
+	return nil
+}
+
+// WriteAll is WriteHead, and WriteChunk of a body that is whole and has r.Length bytes:
+// in one write. BenchmarkWriteAll.
+func (s *Server) WriteAll(t *turn.Turn, r *message.Response, body []byte) error {
+	if r.Length != int64(len(body)) {
+		return ErrLength
+	}
+	b, lent, err := s.appendHead(t, r, false, len(body))
+	if err != nil {
+		return err
+	}
+	if s.write == writeBody {
+		if s.out.mode == sizedBody {
+			b = append(b, body...)
+		}
+		s.written()
+	}
+	s.sink.Write(t, b)
+	if lent {
+		buf.Put(b)
+	}
+	return nil
+}
+
+// appendHead puts a head together, and leaves room for more bytes behind it. lent
+// says that the buffer is to be given back.
+func (s *Server) appendHead(t *turn.Turn, r *message.Response, end bool, more int) (b []byte, lent bool, err error) {
 	switch {
 	case s.write != writeNone:
-		return ErrOrder
+		return nil, false, ErrOrder
 	case r.Status == 101 && (!s.upgrade || len(r.Upgrade) == 0):
-		return ErrSwitch
+		return nil, false, ErrSwitch
 	case r.Status < 200 && r.Status != 101, r.Status > 999, !ordinary(r) && !message.ValidValue(r.Reason), !message.ValidValue(r.Upgrade):
-		return ErrHead
+		return nil, false, ErrHead
 	}
-	b, lent := headBuffer(t, &r.Header, headRoom+len(r.Reason)+len(r.Upgrade))
+	b, lent = headBuffer(t, &r.Header, headRoom+len(r.Reason)+len(r.Upgrade)+more)
 	b = appendStatus(b, r)
 	b = r.Header.AppendLines(b)
 	switch {
@@ -154,20 +191,14 @@ func (s *Server) WriteHead(t *turn.Turn, r *message.Response, end bool) error {
 	case s.isConnect && r.Status < 300:
 		s.write = writeTunnel
 	default:
-		var err error
 		if b, err = s.appendFraming(b, r, end); err != nil {
 			if lent {
 				buf.Put(b)
 			}
-			return err
+			return nil, false, err
 		}
 	}
-	b = append(b, "\r\n"...)
-	s.sink.Write(t, b)
-	if lent {
-		buf.Put(b)
-	}
-	return nil
+	return append(b, "\r\n"...), lent, nil
 }
 
 // headBuffer returns a buffer for a head of h's fields and other bytes: the room
