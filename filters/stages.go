@@ -39,6 +39,9 @@ func (t *Times) Sum() (d time.Duration) {
 	return d
 }
 
+// Spent reports whether Spend would have nothing to add.
+func (s *Stream) Spent(sinceStart time.Duration) bool { return sinceStart <= s.spent }
+
 // Spend says that the time since the last call, or since Start, went into st. It
 // is now so long since Start; less than the last time counts for nothing, because
 // a turn's clock may be older than one that was read for itself.

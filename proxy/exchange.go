@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"math/rand/v2"
 	"sync/atomic"
 
 	"github.com/sandwich-mesh/sandwich/filters"
@@ -243,7 +242,8 @@ func (x *exchange) requestHead(t *turn.Turn, r *message.Request, end bool) {
 func (x *exchange) judgeHead(t *turn.Turn) {
 	r := &x.req
 	offers := len(r.Upgrade) > 0
-	x.sanitize(r)
+	s := x.p.shelf(t)
+	x.sanitize(s, r)
 	if lim := &x.p.timeouts; lim.Body > 0 || lim.Stream > 0 {
 		x.watchIdle(t)
 	}
@@ -263,15 +263,15 @@ func (x *exchange) judgeHead(t *turn.Turn) {
 		x.fail(t, fault.Wrap(fault.NotImplemented, fault.Downstream, errors.New("CONNECT inside a tunnel is not carried")))
 		return
 	}
-	x.random = rand.Uint32()
+	x.random = uint32(s.uint64())
 	x.findRoute() // provisional: filters of the service's chain see it
 	x.afterRequest(t, serviceRequest, x.requestPhase(x.svc.Chain))
 }
 
 // sanitize removes what a client must not tell: who it is, is told by the mesh.
-func (x *exchange) sanitize(r *message.Request) {
+func (x *exchange) sanitize(s *shelf, r *message.Request) {
 	r.Header.DelKnown(message.XForwardedClientCert)
-	identify(r)
+	identify(s, r)
 	x.p.offer(r)
 }
 

@@ -241,7 +241,11 @@ func TestRetries(t *testing.T) {
 		}
 	}
 	closes := func(a *app) { a.request() }
-	status503 := func(a *app) { a.request(); a.reply(503, "no"); a.request() }
+	status503 := func(a *app) { // each on a connection of its own
+		a.request()
+		a.send("HTTP/1.1 503 X\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+		a.request()
+	}
 	status503Long := func(a *app) {
 		a.request()
 		a.send("HTTP/1.1 503 X\r\nContent-Length: 1000\r\n\r\npart")

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
 
 	"github.com/sandwich-mesh/sandwich/proxy/message"
 )
@@ -12,14 +11,14 @@ import (
 // where it decides otherwise. A client's own id is kept. Fields that carry a
 // trace (traceparent, tracestate, b3, x-b3-*) pass untouched.
 //
-// It is a name and no secret, so the runtime's fast generator will do, and its
+// It is a name and no secret, so a fast generator will do, and its
 // digits are made eight at a time. BenchmarkIdentify: 85 → 35 ns, no allocation.
-func identify(r *message.Request) {
+func identify(s *shelf, r *message.Request) {
 	if _, ok := r.Header.ValueOf(message.XRequestID); ok {
 		return
 	}
-	high := rand.Uint64()&^0xf000 | 0x4000      // version 4
-	low := rand.Uint64()&^(0b11<<62) | 0b10<<62 // RFC 9562, section 4.1
+	high := s.uint64()&^0xf000 | 0x4000      // version 4
+	low := s.uint64()&^(0b11<<62) | 0b10<<62 // RFC 9562, section 4.1
 	var id [36]byte
 	hex(id[0:], uint32(high>>32))
 	hex(id[10:], uint32(high)) // four of these digits stand a place before, and so below

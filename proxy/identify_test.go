@@ -13,7 +13,7 @@ func TestIdentify(t *testing.T) {
 	seen := map[string]bool{}
 	for range 1000 {
 		var r message.Request
-		identify(&r)
+		identify(nil, &r)
 		id := r.Header.Get("X-Request-Id")
 		if !uuid.MatchString(id) || seen[id] {
 			t.Fatalf("%q is no new UUID", id)
@@ -22,7 +22,7 @@ func TestIdentify(t *testing.T) {
 	}
 	var r message.Request
 	r.Header.Add("X-Request-ID", "mine")
-	if identify(&r); r.Header.Len() != 1 || r.Header.Get("x-request-id") != "mine" {
+	if identify(nil, &r); r.Header.Len() != 1 || r.Header.Get("x-request-id") != "mine" {
 		t.Errorf("a client's own id was not kept: %q", r.Header.Get("x-request-id"))
 	}
 }
@@ -39,7 +39,7 @@ func TestHex(t *testing.T) {
 
 func TestIdentifyAllocatesNothing(t *testing.T) {
 	var r message.Request
-	got := testing.AllocsPerRun(100, func() { r.Reset(); identify(&r) })
+	got := testing.AllocsPerRun(100, func() { r.Reset(); identify(nil, &r) })
 	if got != 0 {
 		t.Errorf("%v allocations, want 0", got)
 	}
@@ -50,6 +50,6 @@ func BenchmarkIdentify(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Reset()
-		identify(&r)
+		identify(nil, &r)
 	}
 }

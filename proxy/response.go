@@ -66,6 +66,22 @@ func (x *exchange) Head(t *turn.Turn, r *message.Response, end bool) {
 	x.responseHead(t)
 }
 
+// Whole brings the endpoint's final head and all of the body.
+func (x *exchange) Whole(t *turn.Turn, r *message.Response, body []byte) {
+	defer x.rescue(t)
+	if !x.may(t, evResponseHead) {
+		return
+	}
+	x.sent, x.response.ended = x.call.Progress(), false
+	x.call = nil // it is over: the connection may serve another
+	x.response.local = body
+	if !x.asHTTP2() && len(x.req.Upgrade) == 0 && x.mayPutOff(t) {
+		x.putOff(t, toFinish)
+		return
+	}
+	x.answerWhole(t)
+}
+
 // responseHead goes on with a head that has come: another attempt, or the response
 // phases.
 func (x *exchange) responseHead(t *turn.Turn) {

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"math/rand/v2"
+
 	"github.com/sandwich-mesh/sandwich/internal/turn"
 	"github.com/sandwich-mesh/sandwich/proxy/measure"
 	"github.com/sandwich-mesh/sandwich/proxy/message"
@@ -22,6 +24,7 @@ type shelf struct {
 	outcome  Outcome       // of the request that was over last; empty between turns
 	requests int64         // that are over and not counted yet; those of the tally among them
 	tally    measure.Tally
+	random   rand.PCG
 }
 
 var _ turn.Flusher = (*shelf)(nil)
@@ -61,7 +64,7 @@ func (p *Proxy) newShelf(at *any) *shelf {
 	if *at != nil {
 		return nil
 	}
-	s := &shelf{p: p, tally: p.meter.Tally()}
+	s := &shelf{p: p, tally: p.meter.Tally(), random: *rand.NewPCG(rand.Uint64(), rand.Uint64())}
 	*at = s
 	return s
 }
@@ -87,6 +90,14 @@ func push[T any](list *[]*T, x *T) bool {
 }
 
 // What follows takes the turn's shelf, or nil.
+
+// uint64 returns a random number that is no secret.
+func (s *shelf) uint64() uint64 {
+	if s == nil {
+		return rand.Uint64()
+	}
+	return s.random.Uint64()
+}
 
 // lendExchange returns an exchange that is not in use.
 func (p *Proxy) lendExchange(s *shelf) *exchange {

@@ -32,6 +32,9 @@ func (x *exchange) to(t *turn.Turn, s state) {
 // spend ends the stage of the present state.
 func (x *exchange) spend(t *turn.Turn) {
 	now := t.Tick().Sub(x.began)
+	if x.stream.Spent(now) {
+		return
+	}
 	if x.state != xConnecting {
 		x.stream.Spend(stageOf[x.state], now)
 		return

@@ -78,6 +78,10 @@ func (r *relay) ResponseChunk(t *turn.Turn, c *message.Chunk) {
 		r.next(t)
 	}
 }
+func (r *relay) WholeResponse(t *turn.Turn, q *message.Response, body []byte) {
+	r.note(r.down.WriteAll(t, q, body))
+	r.next(t)
+}
 func (r *relay) Response(t *turn.Turn, q *message.Response, end bool) {
 	r.note(r.down.WriteHead(t, q, end))
 	if end {

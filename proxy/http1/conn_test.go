@@ -163,6 +163,10 @@ func (c *testClient) Response(_ *turn.Turn, r *message.Response, end bool) {
 	}
 }
 
+func (c *testClient) WholeResponse(t *turn.Turn, r *message.Response, body []byte) {
+	c.Response(t, r, false)
+	c.ResponseChunk(t, &message.Chunk{Data: body, End: true})
+}
 func (c *testClient) ResponseChunk(_ *turn.Turn, k *message.Chunk) {
 	c.body.Write(k.Data)
 	if k.End {

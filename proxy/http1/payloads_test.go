@@ -164,8 +164,11 @@ func (f *forwarder) answer(t *turn.Turn) {
 
 func (f *forwarder) NewResponse(*turn.Turn) *message.Response    { f.resp.Reset(); return &f.resp }
 func (f *forwarder) Informational(*turn.Turn, *message.Response) {}
-func (f *forwarder) ResponseChunk(*turn.Turn, *message.Chunk)    {}
-func (f *forwarder) ResponseError(_ *turn.Turn, err error)       { f.note(err) }
+func (f *forwarder) WholeResponse(t *turn.Turn, r *message.Response, body []byte) {
+	f.Response(t, r, false)
+}
+func (f *forwarder) ResponseChunk(*turn.Turn, *message.Chunk) {}
+func (f *forwarder) ResponseError(_ *turn.Turn, err error)    { f.note(err) }
 func (f *forwarder) Response(t *turn.Turn, r *message.Response, end bool) {
 	f.note(f.down.WriteHead(t, r, end))
 	if f.down.KeepAlive() {

@@ -33,6 +33,7 @@ func (x *quietCaller) Informational(*turn.Turn, *message.Response)    {}
 func (x *quietCaller) Head(_ *turn.Turn, _ *message.Response, _ bool) {}
 func (x *quietCaller) Left(*turn.Turn)                                {}
 func (x *quietCaller) Failed(*turn.Turn, *fault.Fault)                {}
+func (x *quietCaller) Whole(*turn.Turn, *message.Response, []byte)    { x.ended++ }
 func (x *quietCaller) Chunk(_ *turn.Turn, c *message.Chunk) {
 	if c.End {
 		x.ended++

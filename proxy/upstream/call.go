@@ -49,6 +49,8 @@ type CallHandler interface {
 	// Head brings the final head; end says that no body follows. Status 101 is
 	// final too: Upgrade or Cancel has to follow.
 	Head(t *turn.Turn, r *message.Response, end bool)
+	// Whole is Head, and Chunk of all the body, a view. The call is over.
+	Whole(t *turn.Turn, r *message.Response, body []byte)
 	// Chunk brings body bytes, a view. With End the call is over.
 	Chunk(t *turn.Turn, c *message.Chunk)
 	// Left says that written bytes have left.

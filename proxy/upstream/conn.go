@@ -420,8 +420,8 @@ func openKind(err error) fault.Kind {
 	return fault.ConnectFailed
 }
 
-// NewResponse, Informational, Response, ResponseChunk and ResponseError pass on
-// what the codec finds.
+// NewResponse, Informational, Response, WholeResponse, ResponseChunk and
+// ResponseError pass on what the codec finds.
 func (c *conn) NewResponse(t *turn.Turn) *message.Response { return c.h.NewResponse(t) }
 
 func (c *conn) Informational(t *turn.Turn, r *message.Response) { c.h.Informational(t, r) }
@@ -438,6 +438,14 @@ func (c *conn) Response(t *turn.Turn, r *message.Response, end bool) {
 		c.ended, c.h = true, nil
 	}
 	h.Head(t, r, end)
+}
+
+func (c *conn) WholeResponse(t *turn.Turn, r *message.Response, body []byte) {
+	c.feeding += len(body)
+	c.owed += len(body)
+	h := c.h
+	c.ended, c.h = true, nil
+	h.Whole(t, r, body)
 }
 
 func (c *conn) ResponseChunk(t *turn.Turn, k *message.Chunk) {

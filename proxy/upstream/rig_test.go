@@ -285,6 +285,11 @@ func (x *caller) Head(tn *turn.Turn, r *message.Response, end bool) {
 	}
 }
 
+func (x *caller) Whole(tn *turn.Turn, r *message.Response, body []byte) {
+	x.Head(tn, r, false)
+	x.Chunk(tn, &message.Chunk{Data: body, End: true})
+}
+
 func (x *caller) Chunk(tn *turn.Turn, c *message.Chunk) {
 	if len(c.Data) > 0 {
 		x.events <- "body " + string(c.Data)
