@@ -33,6 +33,7 @@ func (x *exchange) forward(t *turn.Turn) {
 	}
 	x.to(t, xConnecting)
 	x.started = t.Tick()
+	x.req.AsParsed = !x.kept
 	x.request.idempotent = idempotent(x.req.Method) // now, while the head is at hand
 	x.request.sent = 0
 	x.tried = e

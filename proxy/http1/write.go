@@ -325,6 +325,9 @@ func (c *Client) WriteHead(t *turn.Turn, r *message.Request, end bool) error {
 // validHead checks what a filter may have set by assignment. It is what keeps a
 // computed path from ending the line.
 func (c *Client) validHead(r *message.Request) bool {
+	if r.AsParsed {
+		return true
+	}
 	if !message.ValidMethod(r.Method) || !message.ValidValue(r.Upgrade) {
 		return false
 	}

@@ -41,6 +41,9 @@ type Request struct {
 	// Close asks the codec that writes the request to end the connection after
 	// it. No parser sets it.
 	Close bool
+	// AsParsed says that nobody has had the request since a codec of ours parsed it,
+	// so that its start line need not be checked again. No parser sets it.
+	AsParsed bool
 }
 
 // SetMethod copies m into the request. It reports false, and does nothing, if m
@@ -96,7 +99,7 @@ func (r *Request) Reset() {
 	r.Header.Reset()
 	r.Trailer.Reset()
 	r.Method, r.Scheme, r.Authority, r.Path, r.Upgrade = nil, nil, nil, nil, nil
-	r.Length, r.Proto, r.ExpectContinue, r.TE, r.Close = 0, 0, false, false, false
+	r.Length, r.Proto, r.ExpectContinue, r.TE, r.Close, r.AsParsed = 0, 0, false, false, false, false
 }
 
 // A Response is a response head, as a Request is a request's. An informational
