@@ -47,9 +47,13 @@ func TestIdentifyAllocatesNothing(t *testing.T) {
 
 func BenchmarkIdentify(b *testing.B) {
 	var r message.Request
-	b.ReportAllocs()
-	for b.Loop() {
-		r.Reset()
-		identify(nil, &r)
+	for name, s := range map[string]*shelf{"loop": new(shelf), "none": nil} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r.Reset()
+				identify(s, &r)
+			}
+		})
 	}
 }

@@ -95,6 +95,13 @@ func (l *looped) chunk(text string, end bool) {
 	l.x.Chunk(&l.tn, &message.Chunk{Data: []byte(text), End: end})
 }
 
+// whole is a response with all of its body.
+func (l *looped) whole(text string) {
+	r := l.x.NewResponse(&l.tn)
+	r.Status, r.Length = 200, int64(len(text))
+	l.x.Whole(&l.tn, r, []byte(text))
+}
+
 // putOffs are the ways to put a step off.
 var putOffs = []struct {
 	name string
@@ -106,6 +113,7 @@ var putOffs = []struct {
 	{"request", xNew, toJudge, func(l *looped) { l.x.requestHead(&l.tn, &l.x.req, true) }, toSend},
 	{"head", xSending, toAnswer, func(l *looped) { l.head(200) }, noStep},
 	{"response", xSending, toFinish, func(l *looped) { l.head(200); l.chunk("0123456789", true) }, toEnd},
+	{"whole response", xSending, toFinish, func(l *looped) { l.whole("0123456789") }, toEnd},
 }
 
 // between has do come when the first step has been done, and the next is due.

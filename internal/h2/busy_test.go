@@ -145,3 +145,44 @@ func (m *meeting) want(what string) {
 func (m *meeting) Data(*turn.Turn, *Stream, []byte, bool)  { m.stay("data") }
 func (m *meeting) Left(*turn.Turn, *Stream)                { m.stay("left") }
 func (m *meeting) Closed(_ *turn.Turn, _ *Stream, _ error) { m.stay("closed") }
+
+// A waiter is a step that counts how many wait with it.
+type waiter struct{ waits, most, done *int }
+
+func (w waiter) Late(*turn.Turn) {
+	*w.most = max(*w.most, *w.waits)
+	*w.waits--
+	*w.done++
+}
+func (waiter) Broke(*turn.Turn, any) {}
+
+// TestFeedBoundsSteps: what a read's frames put off is done before it is more than a
+// turn should do at once, and in a feed of another engine when that lets it.
+func TestFeedBoundsSteps(t *testing.T) {
+	for _, nested := range []bool{false, true} {
+		tc := newServer(t, Options{})
+		tc.writeHeaders(1, false, connectFields...)
+		var waits, most, done int
+		tc.onData = func(*Stream, []byte) {
+			waits++
+			tc.turn.Later(waiter{&waits, &most, &done})
+		}
+		const frames = 2*turn.MaxEvents + 10
+		for range frames {
+			tc.fw.WriteData(1, false, []byte("x"))
+		}
+		var outer turn.Feed
+		if nested {
+			tc.turn.Enter(&outer)
+		}
+		tc.feed()
+		want := turn.MaxEvents
+		if nested {
+			tc.turn.Leave(&outer)
+			want = frames
+		}
+		if most != want || done != frames {
+			t.Errorf("nested %v: %d steps waited at once, want %d; %d done", nested, most, want, done)
+		}
+	}
+}

@@ -128,7 +128,7 @@ func (c *Conn) Feed(t *turn.Turn, p []byte) error {
 	return nil
 }
 
-// fed ends a call of Feed, even one that a handler's panic ends.
+// fed ends a call of Feed, or a part of it, even one that a handler's panic ends.
 func (c *Conn) fed(t *turn.Turn) {
 	if c.in.busy != nil {
 		c.mu.Lock()
@@ -172,6 +172,10 @@ func (c *Conn) feed(t *turn.Turn, p []byte) error {
 		if r.mode == modeHeader && r.hdrN == 0 {
 			for n := c.data(t, p); n > 0; n = c.data(t, p) {
 				p = p[n:]
+				if t.Crowded() { // a read can bring a thousand small requests
+					c.fed(t)
+					t.Enter(&c.in.feed)
+				}
 			}
 		}
 		if r.mode == modeHeader {

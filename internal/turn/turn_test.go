@@ -229,6 +229,22 @@ func BenchmarkTick(b *testing.B) {
 	})
 }
 
+func BenchmarkLately(b *testing.B) {
+	var tr Turn
+	b.Run("in steps", func(b *testing.B) {
+		tr.late = make([]Late, 1)
+		for b.Loop() {
+			took = tr.Lately().Sub(0)
+		}
+		tr.late = nil
+	})
+	b.Run("clock", func(b *testing.B) {
+		for b.Loop() {
+			took = tr.Lately().Sub(0)
+		}
+	})
+}
+
 var took time.Duration
 
 // TestShelf: what lies there lies there in the next turn, and only a turn that
@@ -302,5 +318,82 @@ func TestLaterComesBehindTheOutermostFeed(t *testing.T) {
 	tn.Leave(&carrier)
 	if log != nil {
 		t.Errorf("the next feed did %q again", log)
+	}
+}
+
+// A broken step is told of it, with what it panicked with, and the next goes on.
+type brokenStep struct {
+	next lateFunc
+	got  *any
+}
+
+func (b brokenStep) Late(tn *Turn)        { tn.Later(b.next); panic("step") }
+func (b brokenStep) Broke(_ *Turn, v any) { *b.got = v }
+
+func TestCatchUpGoesOnBehindAPanic(t *testing.T) {
+	var tn Turn
+	var f Feed
+	var got any
+	done := 0
+	count := lateFunc(func(*Turn) { done++ })
+	tn.Enter(&f)
+	tn.Later(count)
+	tn.Later(brokenStep{count, &got})
+	tn.Later(count)
+	tn.Leave(&f)
+	if done != 3 || got != "step" || tn.CatchingUp() {
+		t.Errorf("%d steps done, want 3; Broke heard %v; catching up %v", done, got, tn.CatchingUp())
+	}
+}
+
+// TestLately: outside of steps it is the time, and within them no older than it may be.
+func TestLately(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tn Turn
+		var f Feed
+		now := func() Tick { return TickOf(time.Now()) }
+		pass := func() { time.Sleep(time.Millisecond) }
+		tn.Enter(&f)
+		if pass(); tn.Lately() != now() {
+			t.Errorf("in a feed: %v, want %v", tn.Lately(), now())
+		}
+		var ages []time.Duration
+		for range 2*lookEvery + 1 {
+			tn.Later(lateFunc(func(tn *Turn) {
+				pass()
+				ages = append(ages, now().Sub(tn.Lately()))
+			}))
+		}
+		tn.Leave(&f)
+		for i, got := range ages {
+			if want := time.Duration(i%lookEvery) * time.Millisecond; got != want {
+				t.Errorf("step %d: %v old, want %v", i, got, want)
+			}
+		}
+		tn.Enter(&f)
+		tn.Later(lateFunc(func(tn *Turn) {
+			if tn.Lately() != now() {
+				t.Errorf("the first step of the next feed has the time of the last")
+			}
+		}))
+		tn.Leave(&f)
+	})
+}
+
+func TestScratch(t *testing.T) {
+	var tn Turn
+	if tn.Scratch(1) != nil {
+		t.Error("a turn that does not last keeps something")
+	}
+	tn.Last()
+	if tn.Scratch(scratchSize+1) != nil {
+		t.Error("more than it keeps")
+	}
+	b := tn.Scratch(scratchSize)
+	if len(b) != 0 || cap(b) < scratchSize {
+		t.Fatalf("%d bytes of %d, want room for %d", len(b), cap(b), scratchSize)
+	}
+	if got := testing.AllocsPerRun(10, func() { b = tn.Scratch(100) }); got != 0 {
+		t.Errorf("%v allocations", got)
 	}
 }

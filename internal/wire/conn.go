@@ -42,9 +42,10 @@ type Engine interface {
 }
 
 const (
-	// readSize is what one read asks for. Small requests fit any size; bulk
-	// wants few reads (64 KiB: 7.6 us, four of 16 KiB: 12.8 us).
-	readSize = 64 << 10
+	// readSize is what one read asks for. Few requests fit any size; bulk wants few
+	// reads (64 KiB: 7.6 us, four of 16 KiB: 12.8 us), and so do hundreds of streams:
+	// a waypoint of 256 spends 6 % less than with 64 KiB.
+	readSize = 128 << 10
 	// flushAt is where an out buffer is sent before its turn ends, so that a
 	// long turn neither hoards memory nor leaves the peer idle.
 	flushAt = 64 << 10

@@ -141,7 +141,7 @@ func BenchmarkRequestHead(b *testing.B) {
 			}
 		}
 	})
-	b.Run("write", func(b *testing.B) {
+	write := func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			r.up.write, r.up.read = writeNone, readIdle
@@ -149,7 +149,10 @@ func BenchmarkRequestHead(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-	})
+	}
+	b.Run("write", write)
+	r.req.AsParsed = true
+	b.Run("write/as parsed", write)
 }
 
 func BenchmarkResponseHead(b *testing.B) {

@@ -54,6 +54,9 @@ func (s *testServer) NewRequest(*turn.Turn) *message.Request {
 }
 
 func (s *testServer) Request(_ *turn.Turn, r *message.Request, end bool) {
+	if c := (Client{asked: asked{connect: string(r.Method) == "CONNECT"}}); !c.validHead(r) { // or AsParsed would say too much
+		s.log("what was parsed may not be written")
+	}
 	s.log("%s", describe(r))
 	if end {
 		s.answer()

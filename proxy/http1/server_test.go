@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"unsafe"
@@ -542,3 +543,53 @@ func TestSizes(t *testing.T) {
 }
 
 var _ turn.Sink = (*sink)(nil)
+
+// TestWriteAll: a head and its body are what WriteHead and WriteChunk write, in one
+// write; and what they refuse is refused, with nothing written.
+func TestWriteAll(t *testing.T) {
+	long := strings.Repeat("x", 5<<10)
+	for _, row := range []struct {
+		name, request string
+		resp          message.Response
+		body          string
+	}{
+		{"GET", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", message.Response{Status: 200, Length: 4}, "body"},
+		{"empty", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", message.Response{Status: 404}, ""},
+		{"long", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", message.Response{Status: 200, Length: int64(len(long))}, long},
+		{"HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", message.Response{Status: 200, Length: 4}, "body"},
+		{"HEAD", "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", message.Response{Status: 200, Length: 4}, "body"},
+		{"no content", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", message.Response{Status: 204, Length: 4}, "body"},
+		{"close", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", message.Response{Status: 200, Length: 4, Close: true}, "body"},
+		{"shorter than its length", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", message.Response{Status: 200, Length: 5}, "body"},
+		{"of no known length", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", message.Response{Status: 200, Length: message.UnknownLength}, "body"},
+		{"invalid", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", message.Response{Status: 99, Length: 4}, "body"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			all, apart := newTestServer(nil), newTestServer(nil)
+			all.hold, apart.hold = true, true
+			all.t.Last()
+			all.feed(row.request)
+			apart.feed(row.request)
+			err := all.WriteAll(&all.t, &row.resp, []byte(row.body))
+			want := ErrLength
+			if int64(len(row.body)) == row.resp.Length {
+				if want = apart.WriteHead(&apart.t, &row.resp, false); want == nil {
+					want = apart.WriteChunk(&apart.t, &message.Chunk{Data: []byte(row.body), End: true})
+				}
+			}
+			if !errors.Is(err, want) {
+				t.Fatalf("%v, want %v", err, want)
+			}
+			writes := 1
+			if want != nil {
+				writes = 0
+			}
+			if got := all.take(); got != apart.take() || all.writes != writes {
+				t.Errorf("%q in %d writes", got, all.writes)
+			}
+			if all.write != apart.write || all.KeepAlive() != apart.KeepAlive() {
+				t.Errorf("state %d, keep %v; want %d, %v", all.write, all.KeepAlive(), apart.write, apart.KeepAlive())
+			}
+		})
+	}
+}

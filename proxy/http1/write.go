@@ -148,7 +148,7 @@ func (s *Server) WriteHead(t *turn.Turn, r *message.Response, end bool) error {
 }
 
 // WriteAll is WriteHead, and WriteChunk of a body that is whole and has r.Length bytes:
-// in one write. BenchmarkWriteAll.
+// in one write. BenchmarkWriteAll: 210 → 190 ns.
 func (s *Server) WriteAll(t *turn.Turn, r *message.Response, body []byte) error {
 	if r.Length != int64(len(body)) {
 		return ErrLength
@@ -201,12 +201,16 @@ func (s *Server) appendHead(t *turn.Turn, r *message.Response, end bool, more in
 	return append(b, "\r\n"...), lent, nil
 }
 
-// headBuffer returns a buffer for a head of h's fields and other bytes: the room
-// behind the arena, or for a long head a lent one. Not to borrow is worth 13 % of
-// BenchmarkRelay.
+// headBuffer returns a buffer for a head of h's fields and other bytes: the turn's, the
+// room behind the arena, or for a long head a lent one. Not to borrow is worth 13 % of
+// BenchmarkRelay; to leave the arena, which is one of hundreds, alone is 1.4 % of a
+// request at 256 streams.
 func headBuffer(t *turn.Turn, h *message.Header, others int) (b []byte, lent bool) {
 	n := others + h.LinesLen()
-	if b = t.Scratch(n); b == nil {
+	if b = t.Scratch(n); b != nil {
+		return b, false
+	}
+	if b = h.Room(n); b == nil {
 		return buf.Get(n), true
 	}
 	return b, false
@@ -325,7 +329,7 @@ func (c *Client) WriteHead(t *turn.Turn, r *message.Request, end bool) error {
 // validHead checks what a filter may have set by assignment. It is what keeps a
 // computed path from ending the line.
 func (c *Client) validHead(r *message.Request) bool {
-	if r.AsParsed {
+	if r.AsParsed && len(r.Upgrade) == 0 { // a parser has checked the same; 1 % of a request
 		return true
 	}
 	if !message.ValidMethod(r.Method) || !message.ValidValue(r.Upgrade) {
