@@ -15,6 +15,11 @@ const (
 	replayLimit = 64 << 10
 	// replayBudget is how much all requests together keep.
 	replayBudget = 16 << 20
+	// creditAt is from where on received bytes are worth a look whether they have left:
+	// it takes two connections' locks. What is less waits for more, or for the end,
+	// which gives back the rest; with turn.LowMark it is less than half of the smallest
+	// window (FirstWindow), so nobody waits for it.
+	creditAt = 2 << 10
 	// discardLimit is how much of an unwanted request body is read so that the
 	// connection can be kept.
 	discardLimit = 64 << 10
@@ -207,7 +212,7 @@ func (p *Proxy) dropBody(r *requestSide) {
 // more: neither here nor in the buffers towards the endpoint.
 func (x *exchange) creditRequest(t *turn.Turn) {
 	r := &x.request
-	if r.owed == 0 || x.state == xOver {
+	if r.owed < creditAt || x.state == xOver {
 		return
 	}
 	held := len(r.raw) + r.waits.len()

@@ -354,7 +354,7 @@ func (x *exchange) dropRequest(t *turn.Turn) {
 // client.
 func (x *exchange) creditResponse(t *turn.Turn) {
 	r := &x.response
-	if r.owed == 0 || x.call == nil {
+	if r.owed < creditAt || x.call == nil {
 		return
 	}
 	if n := r.owed - len(r.raw) - r.waits.len() - x.down.buffered(); n > 0 {

@@ -35,6 +35,8 @@ func (x *exchange) relay(t *turn.Turn) {
 	x.stream.Upgraded = true
 	x.deadline = 0
 	x.p.stats.Upgraded.Add(1)
+	x.down.consume(t, x.request.owed)
+	x.request.owed = 0
 	x.joined = new(hbone.Relay)
 	x.joined.Init(x.lane, nil, x)
 	near := x.down.upgrade(t, x.joined.Near())
