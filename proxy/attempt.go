@@ -33,7 +33,7 @@ func (x *exchange) forward(t *turn.Turn) {
 	}
 	x.to(t, xConnecting)
 	x.started = t.Tick()
-	x.req.AsParsed = !x.kept
+	x.req.AsParsed = !x.kept && !x.seesRequestBody()
 	x.request.idempotent = idempotent(x.req.Method) // now, while the head is at hand
 	x.request.sent = 0
 	x.tried = e
@@ -74,7 +74,7 @@ func (x *exchange) Ready(t *turn.Turn) {
 func (x *exchange) send(t *turn.Turn) {
 	r := &x.request
 	x.to(t, xSending)
-	bodiless := r.bodyEnd || r.rawEnd && r.raw == nil && !x.svc.Chain.SeesRequestBody() && !x.route.Chain.SeesRequestBody()
+	bodiless := r.bodyEnd || r.rawEnd && r.raw == nil && !x.seesRequestBody()
 	if bodiless && len(r.body) == 0 && x.req.Trailer.Len() == 0 {
 		r.bodyEnd, r.rawEnd = true, false
 		x.mustWrite(t, x.call.WriteHead(t, &x.req, true))
@@ -94,6 +94,11 @@ func (x *exchange) send(t *turn.Turn) {
 		x.p.dropReplay(r)
 	}
 	x.mustWrite(t, err)
+}
+
+// seesRequestBody reports whether a filter sees the request's body.
+func (x *exchange) seesRequestBody() bool {
+	return x.svc.Chain.SeesRequestBody() || x.route.Chain.SeesRequestBody()
 }
 
 // mustWrite ends the exchange if what a filter left of the request is none.

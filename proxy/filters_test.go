@@ -630,3 +630,68 @@ func (f pair) Request(s *filters.Stream) *filters.Reply {
 	*f.waiting = nil
 	return nil
 }
+
+// A bodyGuard sees request bodies, and no heads.
+type bodyGuard struct{}
+
+func (bodyGuard) RequestBody(*filters.Stream, *message.Chunk) *filters.Reply { return nil }
+
+// A headGuard sees heads, and tells the length of none.
+type headGuard struct{}
+
+func (headGuard) Request(*filters.Stream) *filters.Reply { return nil }
+func (headGuard) Response(s *filters.Stream) *filters.Reply {
+	s.Response.Length = message.UnknownLength
+	return nil
+}
+
+func kindOf(f filters.Filter) filters.Kind {
+	return filters.Kind{Name: "guard", New: func(*filters.Builder, filters.Spec) (filters.Filter, error) { return f, nil }}
+}
+
+// TestWholeOfNoLength: a body that came with its head follows a filter's idea of its
+// length.
+func TestWholeOfNoLength(t *testing.T) {
+	for _, at := range []place{onService, onRoute} {
+		inFakeTime(t, put(at, kindOf(headGuard{}), nil), func(a *app) { a.request(); a.reply(200, "hello"); a.request() }, func(r *rig) {
+			c := r.open(serviceA)
+			c.send(get("/x"))
+			if got := c.wantStatus(200); got != "hello" {
+				t.Errorf("%s: got %q", at, got)
+			}
+		})
+	}
+}
+
+// TestAsParsed: only a request that no filter has had is sent without its start line
+// being checked again.
+func TestAsParsed(t *testing.T) {
+	for name, row := range map[string]struct {
+		o    rigOptions
+		want bool
+	}{
+		"no filter":        {rigOptions{doc: routed(noRetry)}, true},
+		"one sees heads":   {put(onRoute, kindOf(headGuard{}), nil), false},
+		"one sees bodies":  {put(onService, kindOf(bodyGuard{}), nil), false},
+		"and on the route": {put(onRoute, kindOf(bodyGuard{}), nil), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []bool
+			row.o.more = func(po *Options) {
+				observe := po.Observe
+				po.Observe = func(o *Outcome) {
+					got = append(got, o.Stream.Request.AsParsed)
+					observe(o)
+				}
+			}
+			inFakeTime(t, row.o, echo, func(r *rig) {
+				c := r.open(serviceA)
+				c.send(get("/x"))
+				c.wantStatus(200)
+			})
+			if len(got) != 1 || got[0] != row.want {
+				t.Errorf("%v, want %v", got, row.want)
+			}
+		})
+	}
+}

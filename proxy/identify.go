@@ -11,8 +11,8 @@ import (
 // where it decides otherwise. A client's own id is kept. Fields that carry a
 // trace (traceparent, tracestate, b3, x-b3-*) pass untouched.
 //
-// It is a name and no secret, so a fast generator will do, and its
-// digits are made eight at a time. BenchmarkIdentify: 85 → 35 ns, no allocation.
+// It is a name and no secret, so a fast generator will do, and its digits are made
+// eight at a time. BenchmarkIdentify: 85 → 35 ns, no allocation.
 func identify(s *shelf, r *message.Request) {
 	if _, ok := r.Header.ValueOf(message.XRequestID); ok {
 		return

@@ -93,14 +93,11 @@ func (x *exchange) answerWhole(t *turn.Turn) {
 	body := r.local
 	r.whole = true
 	x.responseHead(t)
-	if !r.whole { // commit has sent it
-		return
-	}
 	r.whole = false
 	if !r.ours {
 		r.local = nil
 	}
-	if x.receives() {
+	if x.receives() { // else it has been sent, or is not wanted
 		c := lendChunk(x.p.shelf(t))
 		*c = message.Chunk{Data: body, End: true}
 		if x.resp.Trailer.Len() > 0 {

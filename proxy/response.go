@@ -181,7 +181,6 @@ func (x *exchange) mayGoWhole() bool {
 func (x *exchange) commitWhole(t *turn.Turn) {
 	r := &x.response
 	body := r.local
-	r.whole, r.local = false, nil
 	if err := x.down.writeAll(t, x.resp, body); err != nil {
 		x.fail(t, fault.Wrap(fault.FilterFailed, fault.Local, err))
 		return
