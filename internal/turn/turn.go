@@ -208,7 +208,7 @@ func (t *Turn) Feeding() bool { return t.feed != nil }
 
 // Lately returns the time by the clock, but while steps that were put off are done by
 // a look that is up to lookEvery steps old: a look costs as much as a small step.
-// BenchmarkLately: 45 → 8 ns.
+// BenchmarkLately: 45 → 14 ns.
 func (t *Turn) Lately() Tick {
 	if !t.CatchingUp() {
 		return Tick(time.Since(epoch))
@@ -219,8 +219,9 @@ func (t *Turn) Lately() Tick {
 	return t.lately
 }
 
-// lookEvery is how many steps share a look at the clock.
-const lookEvery = 8
+// lookEvery is how many steps share a look at the clock. Who is interrupted between
+// them is told late: with 8, three of 1,000 durations could be off on a busy machine.
+const lookEvery = 4
 
 // Scratch returns room for n bytes, which is good until it is asked for again; nil if
 // the turn does not last, or if that is more than it keeps. What is put together
@@ -260,7 +261,7 @@ func (t *Turn) catchUp() {
 }
 
 // catchUpSome does what was put off, to the end or to a step that panics. One deferred
-// call serves all of them: one for each, which asks recover, cost 1 % of a request.
+// call serves all of them: one for each, which asks recover, cost 0.7 % of a request.
 func (t *Turn) catchUpSome() {
 	var l Late
 	defer func() {
