@@ -91,7 +91,7 @@ func serverFault(grpc int) bool {
 // the only place that does.
 func (x *exchange) observe(t *turn.Turn) {
 	p := x.p
-	x.stream.Spend(stageOf[x.state], t.Lately().Sub(x.began))
+	x.spendNow(stageOf[x.state])
 	if f := x.stream.Fault; f != nil {
 		p.stats.Faults[f.Kind].Add(1)
 	}

@@ -22,8 +22,8 @@ var stageOf = [states]filters.Stage{
 // to changes the state: what went before was a stage, which ends now.
 //
 // Stages end at the clock of the turn, which costs nothing: what takes long
-// leaves the turn. Only where filters run is a clock read for it, and at the end one
-// that a few exchanges share.
+// leaves the turn. Only where filters run, and at the end, is a clock read for
+// it.
 func (x *exchange) to(t *turn.Turn, s state) {
 	x.spend(t)
 	x.state = s

@@ -91,8 +91,6 @@ type Turn struct {
 	feed    *Feed // the innermost; nil outside any
 	late    []Late
 	done    int // of late
-	lately  Tick
-	fresh   int // how many more steps may have lately
 	scratch []byte
 }
 
@@ -206,23 +204,6 @@ func (t *Turn) Inside(f *Feed) bool { return t.feed == f }
 // Feeding reports whether an engine is handing up what it has received.
 func (t *Turn) Feeding() bool { return t.feed != nil }
 
-// Lately returns the time by the clock, but while steps that were put off are done by
-// a look that is up to lookEvery steps old: a look costs as much as a small step.
-// BenchmarkLately: 45 → 14 ns.
-func (t *Turn) Lately() Tick {
-	if !t.CatchingUp() {
-		return Tick(time.Since(epoch))
-	}
-	if t.fresh--; t.fresh < 0 {
-		t.lately, t.fresh = Tick(time.Since(epoch)), lookEvery-1
-	}
-	return t.lately
-}
-
-// lookEvery is how many steps share a look at the clock. Who is interrupted between
-// them is told late: with 8, three of 1,000 durations could be off on a busy machine.
-const lookEvery = 4
-
 // Scratch returns room for n bytes, which is good until it is asked for again; nil if
 // the turn does not last, or if that is more than it keeps. What is put together
 // there and copied at once stays in the processor's nearest cache.
@@ -257,7 +238,7 @@ func (t *Turn) catchUp() {
 	for t.done < len(t.late) {
 		t.catchUpSome()
 	}
-	t.late, t.done, t.fresh = t.late[:0], 0, 0
+	t.late, t.done = t.late[:0], 0
 }
 
 // catchUpSome does what was put off, to the end or to a step that panics. One deferred

@@ -229,22 +229,6 @@ func BenchmarkTick(b *testing.B) {
 	})
 }
 
-func BenchmarkLately(b *testing.B) {
-	var tr Turn
-	b.Run("in steps", func(b *testing.B) {
-		tr.late = make([]Late, 1)
-		for b.Loop() {
-			took = tr.Lately().Sub(0)
-		}
-		tr.late = nil
-	})
-	b.Run("clock", func(b *testing.B) {
-		for b.Loop() {
-			took = tr.Lately().Sub(0)
-		}
-	})
-}
-
 var took time.Duration
 
 // TestShelf: what lies there lies there in the next turn, and only a turn that
@@ -344,40 +328,6 @@ func TestCatchUpGoesOnBehindAPanic(t *testing.T) {
 	if done != 3 || got != "step" || tn.CatchingUp() {
 		t.Errorf("%d steps done, want 3; Broke heard %v; catching up %v", done, got, tn.CatchingUp())
 	}
-}
-
-// TestLately: outside of steps it is the time, and within them no older than it may be.
-func TestLately(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var tn Turn
-		var f Feed
-		now := func() Tick { return TickOf(time.Now()) }
-		pass := func() { time.Sleep(time.Millisecond) }
-		tn.Enter(&f)
-		if pass(); tn.Lately() != now() {
-			t.Errorf("in a feed: %v, want %v", tn.Lately(), now())
-		}
-		var ages []time.Duration
-		for range 2*lookEvery + 1 {
-			tn.Later(lateFunc(func(tn *Turn) {
-				pass()
-				ages = append(ages, now().Sub(tn.Lately()))
-			}))
-		}
-		tn.Leave(&f)
-		for i, got := range ages {
-			if want := time.Duration(i%lookEvery) * time.Millisecond; got != want {
-				t.Errorf("step %d: %v old, want %v", i, got, want)
-			}
-		}
-		tn.Enter(&f)
-		tn.Later(lateFunc(func(tn *Turn) {
-			if tn.Lately() != now() {
-				t.Errorf("the first step of the next feed has the time of the last")
-			}
-		}))
-		tn.Leave(&f)
-	})
 }
 
 func TestScratch(t *testing.T) {

@@ -19,7 +19,7 @@ const (
 	maxAnswers = 256 << 10
 	maxPlain   = 16 << 10        // RFC 8446, section 5.1
 	maxCipher  = maxPlain + 2048 // of TLS 1.2; 1.3 has less
-	plainSize  = 4 * maxPlain    // small records gather in one Feed while a large one still fits; 1 % for twice as much
+	plainSize  = 8 * maxPlain    // small records gather in one Feed while a large one still fits; 2 to 3 % for four times as much
 )
 
 // NewTLS makes a connection of nc with TLS over it. tc is called once, with the
