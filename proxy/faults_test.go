@@ -458,3 +458,38 @@ func TestRetriesRespectTheDeadline(t *testing.T) {
 		}
 	})
 }
+
+// TestRetryOnKept: an attempt whose whole answer was no leaves its connection to the
+// next that goes to the same endpoint.
+func TestRetryOnKept(t *testing.T) {
+	asked := 0
+	app := func(a *app) {
+		for {
+			if q, _ := a.request(); q == nil {
+				return
+			}
+			if asked++; asked <= 4 {
+				a.reply(503, "no")
+			} else {
+				a.reply(200, "yes")
+			}
+		}
+	}
+	inFakeTime(t, rigOptions{doc: routed("retry: {attempts: 4, codes: [503], backoff: 10ms}")}, app, func(r *rig) {
+		c := r.open(serviceA)
+		c.send(get("/x"))
+		pass(5 * time.Second)
+		if body := c.wantStatus(200); body != "yes" {
+			t.Errorf("got %q", body)
+		}
+		o := r.outcome()
+		endpoints := map[string]bool{}
+		for _, a := range o.attempts {
+			endpoints[a.Endpoint.String()] = true
+		}
+		if len(o.attempts) != 5 || len(r.apps) != len(endpoints) {
+			t.Errorf("%d attempts on %d connections to %d endpoints", len(o.attempts), len(r.apps), len(endpoints))
+		}
+		c.wantCredit()
+	})
+}

@@ -173,7 +173,7 @@ const mostWhole = 2 << 10
 // is as most are, and no filter sees it.
 func (x *exchange) mayGoWhole() bool {
 	r := &x.response
-	return !r.ours && len(r.local) <= mostWhole && x.resp.Length == int64(len(r.local)) && x.resp.Trailer.Len() == 0 &&
+	return len(r.local) <= mostWhole && x.resp.Length == int64(len(r.local)) && x.resp.Trailer.Len() == 0 &&
 		!x.svc.Chain.SeesResponseBody() && !x.route.Chain.SeesResponseBody()
 }
 

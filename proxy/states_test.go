@@ -270,3 +270,28 @@ func TestTableIsWhole(t *testing.T) {
 		}
 	}
 }
+
+// TestCreditAt: a little is not looked after; more is credited with what came before,
+// and the end gives the rest back.
+func TestCreditAt(t *testing.T) {
+	inFakeTime(t, rigOptions{}, func(a *app) { a.request() }, func(r *rig) {
+		x, down, _ := inState(r, xSending)
+		var tn turn.Turn
+		chunk := func(n, want int) {
+			t.Helper()
+			x.requestChunk(&tn, &message.Chunk{Data: make([]byte, n)})
+			if down.consumed != want {
+				t.Errorf("%d bytes credited, want %d", down.consumed, want)
+			}
+		}
+		x.request.spent = true // nothing is kept for another attempt
+		chunk(creditAt-1, 0)
+		chunk(1, creditAt)
+		chunk(7, creditAt)
+		x.downstreamClosed(&tn, nil)
+		if want := creditAt + 7; down.consumed != want {
+			t.Errorf("%d bytes credited at the end, want %d", down.consumed, want)
+		}
+		tn.End()
+	})
+}
